@@ -1,0 +1,225 @@
+"""The decision "keep waiting, done, or give up", once, for every way of waiting.
+
+:class:`TaskWatch` does no I/O and reads no clock: the deferred trigger, the blocking operator and the
+sensor's poke feed it what they got and when, and do what it says. So a deferred wait and a blocking one
+cannot differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from airflow_video_provider.gateway.errors import (
+    AuthenticationError,
+    GatewayError,
+    NotFoundError,
+    RateLimitError,
+    TransportError,
+    UnreadableReplyError,
+)
+from airflow_video_provider.gateway.pace import PollSchedule
+from airflow_video_provider.gateway.state import TaskState
+
+if TYPE_CHECKING:
+    from airflow_video_provider.gateway.task import VideoTask
+
+__all__ = ["Done", "End", "TaskWatch", "Wait"]
+
+#: Seconds of failed queries in a row after which a wait is given up. Longer than a gateway's deployment.
+UNREACHABLE_AFTER = 600.0
+#: The same before the first answer, where a wrong host or port is likelier than an outage.
+NO_FIRST_CONTACT_AFTER = 12.0
+#: Seconds for which "no such task" is not believed right after a submit (the wire contract, section 3).
+NOT_FOUND_GRACE = 60.0
+#: More queries of a task that succeeded and has no URL yet, and how far apart (seconds).
+URL_ASKS = 3
+URL_ASK_INTERVAL = 5.0
+
+
+class End(StrEnum):
+    """How a wait ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """The gateway says the generation failed, was cancelled or expired."""
+    REFUSED = "refused"
+    """The gateway answers the query with an error that asking again cannot cure."""
+    GONE = "gone"
+    """The gateway knows no such task."""
+    TIMED_OUT = "timed_out"
+    """The deadline passed; the task was left running."""
+    UNREACHABLE = "unreachable"
+    """Nothing but failures for too long; the task was left running."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Keep waiting: ask again in so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """The wait is over. As JSON it is a trigger's event."""
+
+    end: End
+    video_id: str
+    message: str
+    """For the person on call: what happened, and what became of the paid task."""
+    task: dict[str, Any] | None = None
+    """The task as plain JSON, where it was seen."""
+    error_kind: str | None = None
+    """The kind of the error that ended the wait, if one did."""
+
+    def as_event(self) -> dict[str, Any]:
+        """Plain JSON, without keys and presigned URLs."""
+        return {
+            "end": str(self.end),
+            "video_id": self.video_id,
+            "message": self.message,
+            "task": self.task,
+            "error_kind": self.error_kind,
+        }
+
+    @classmethod
+    def from_event(cls, event: dict[str, Any]) -> Done:
+        """The counterpart of :meth:`as_event`."""
+        return cls(**{**event, "end": End(event["end"])})
+
+
+Verdict = Wait | Done
+
+
+@dataclass
+class TaskWatch:
+    """The state of one wait.
+
+    Times are seconds since the epoch, because a wait outlives the process that began it.
+
+    :param video_id: the task that is waited for.
+    :param deadline: when to give up on a task that is still running; None for never.
+    :param schedule: how often to ask.
+    :param unreachable_after: seconds of failures in a row after which to give up.
+    :param contact_made: whether the gateway answered in this wait before (a submit, an earlier query).
+    :param submitted_at: when the task was submitted, if it just was: "no such task" is not believed for
+        :data:`NOT_FOUND_GRACE` seconds after. None for an id that came from elsewhere.
+    :param url_asks: how many more times to ask for the URL of a task that succeeded without one.
+    """
+
+    video_id: str
+    deadline: float | None
+    schedule: PollSchedule = field(default_factory=PollSchedule)
+    unreachable_after: float = UNREACHABLE_AFTER
+    contact_made: bool = True
+    submitted_at: float | None = None
+    url_asks: int = URL_ASKS
+    news: str | None = field(default=None, init=False)
+    """A line for the log when the last reply changed something, else None."""
+    task: VideoTask | None = field(default=None, init=False)
+    """As last seen, signed URL and all."""
+    _line: str | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
+    _failing_since: float | None = field(default=None, init=False)
+    _urls_missing: int = field(default=0, init=False)
+
+    def on_task(self, task: VideoTask, *, now: float) -> Verdict:
+        """Decide after a reply. The status comes before the deadline: a finished task is never timed out."""
+        recovered = self._failures
+        self._failures, self._failing_since, self.contact_made = 0, None, True
+        self.task = task
+        self.news = task.line if task.line != self._line or recovered else None
+        self._line = task.line
+        if task.state is TaskState.SUCCEEDED:
+            if task.video_url is None and self._urls_missing < self.url_asks:
+                self._urls_missing += 1
+                return Wait(min(self.schedule.interval, URL_ASK_INTERVAL))
+            return self._done(End.SUCCEEDED, f"video {self.video_id} is ready", task=task)
+        if task.state.is_final:
+            why = task.failure or "the gateway gives no reason"
+            code = f" (code {task.failure_code})" if task.failure_code else ""
+            return self._done(End.FAILED, f"video {self.video_id} {task.state}: {why}{code}", task=task)
+        if self._overdue(now):
+            return self._timed_out(task)
+        return Wait(self._until_deadline(self.schedule.delay(), now))
+
+    def on_error(self, error: GatewayError, *, now: float) -> Verdict:
+        """Decide after a query that failed. A blip never ends the wait for a paid task."""
+        self._failures += 1
+        if isinstance(error, RateLimitError):
+            # An answer: the gateway is there, and the deadline is the bound. A blip after an hour of these
+            # is a blip.
+            self._failing_since = None
+        elif self._failing_since is None:
+            self._failing_since = now
+        # A page of HTML may come from anybody: a wrong host gives one to every path.
+        if not isinstance(error, TransportError | UnreadableReplyError):
+            self.contact_made = True
+        self.news = f"query {self._failures} in a row failed: {error}"
+        in_grace = self.submitted_at is not None and now - self.submitted_at < NOT_FOUND_GRACE
+        if not error.retryable and not (isinstance(error, NotFoundError) and in_grace):
+            end = End.GONE if isinstance(error, NotFoundError) and not error.no_such_route else End.REFUSED
+            return self._done(end, _refused(self.video_id, error), error=error)
+        succeeded = self.task is not None and self.task.state is TaskState.SUCCEEDED
+        if succeeded and (self._overdue(now) or self._failures >= self.url_asks):
+            # Only its URL is missing, which whoever fetches the file asks for afresh.
+            return self._done(End.SUCCEEDED, f"video {self.video_id} is ready", task=self.task)
+        if self._overdue(now):
+            return self._timed_out(None, error)
+        patience = (
+            self.unreachable_after
+            if self.contact_made
+            else min(NO_FIRST_CONTACT_AFTER, self.unreachable_after)
+        )
+        if self._failing_since is not None and now - self._failing_since >= patience:
+            return self._done(
+                End.UNREACHABLE,
+                f"every query of video {self.video_id} failed for {now - self._failing_since:.0f} s, "
+                f"at last with: {error}. The task was left as it is at the gateway; asking again is free",
+                error=error,
+            )
+        if not self.contact_made:
+            delay = min(2.0 ** min(self._failures - 1, 10), NO_FIRST_CONTACT_AFTER / 3)
+            return Wait(self._until_deadline(delay, now))
+        delay = self.schedule.delay(failures=self._failures, retry_after=error.retry_after)
+        return Wait(self._until_deadline(delay, now))
+
+    def _overdue(self, now: float) -> bool:
+        return self.deadline is not None and now >= self.deadline
+
+    def _until_deadline(self, delay: float, now: float) -> float:
+        """The last query is made at the deadline, not before it."""
+        return delay if self.deadline is None else min(delay, max(self.deadline - now, 0.0))
+
+    def _timed_out(self, task: VideoTask | None, error: GatewayError | None = None) -> Done:
+        deadline = datetime.fromtimestamp(self.deadline or 0.0, tz=UTC).isoformat(timespec="seconds")
+        seen = self._line or "not seen"
+        return self._done(
+            End.TIMED_OUT,
+            f"video {self.video_id} was not finished at the deadline {deadline}; last seen: {seen}"
+            + (f"; the last query failed: {error}" if error else "")
+            + ". The task was left running at the gateway",
+            task=task,
+            error=error,
+        )
+
+    def _done(
+        self, end: End, message: str, *, task: VideoTask | None = None, error: GatewayError | None = None
+    ) -> Done:
+        return Done(
+            end, self.video_id, message, task.as_json() if task else None, str(error.kind) if error else None
+        )
+
+
+def _refused(video_id: str, error: GatewayError) -> str:
+    message = f"the gateway refuses to tell of video {video_id}: {error}"
+    if isinstance(error, NotFoundError) and error.no_such_route:
+        return f"{message}. It has no such route: check the connection's host, path prefix and dialect"
+    if isinstance(error, NotFoundError):
+        return f"{message}. Check the id, and that the connection is of the account that submitted it"
+    if isinstance(error, AuthenticationError):
+        return f"{message}. Check the connection's password; the task itself goes on"
+    return message
