@@ -6,6 +6,7 @@ move bytes. So they cannot drift apart.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import ssl
@@ -103,7 +104,7 @@ class GatewaySettings:
     base_url: str
     api_key: str | None = field(default=None, repr=False)
     dialect: str = "unified"
-    timeout: float = 60.0
+    timeout: float = 120.0
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     forwarded_host: str | None = None
     verify: bool | str = True
@@ -203,12 +204,15 @@ class _Exchange:
         """Take a piece of the reply, within bounds on its size and on the time that all of it may take."""
         self.content += chunk
         if len(self.content) > MAX_REPLY_BYTES:
-            what = f"more than {MAX_REPLY_BYTES} bytes"
-        elif time.monotonic() > self.give_up_at:
-            what = f"so slowly that the reply was not whole after {2 * self.settings.timeout:g} s"
-        else:
-            return
-        self._raise(UnreadableReplyError(f"{origin_of(self.url)} answered {what}"))
+            self._unreadable(f"more than {MAX_REPLY_BYTES} bytes")
+        if time.monotonic() > self.give_up_at:
+            self.too_slow()
+
+    def too_slow(self) -> NoReturn:
+        self._unreadable(f"so slowly that the reply was not whole after {2 * self.settings.timeout:g} s")
+
+    def _unreadable(self, what: str, **facts: Any) -> NoReturn:
+        self._raise(UnreadableReplyError(f"{origin_of(self.url)} answered {what}", **facts))
 
     def read(self, status_code: int, headers: Mapping[str, str]) -> VideoTask | None:
         content, self.content = bytes(self.content), bytearray()
@@ -216,15 +220,14 @@ class _Exchange:
             self._follow(status_code, headers.get("location", ""))
             return None
         if status_code >= 400:
+            if self.settings.api_key:  # before the message is cut, which could leave half of the key
+                content = content.replace(self.settings.api_key.encode(), b"***")
             self._raise(error_from_reply(status_code, headers, content))
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
             what = "HTML" if b"<" in content[:256] else "no JSON" if content else "nothing"
-            error = UnreadableReplyError(
-                f"{origin_of(self.url)} answered {what} where a gateway answers JSON", status_code=status_code
-            )
-            self._raise(error)
+            self._unreadable(f"{what} where a gateway answers JSON", status_code=status_code)
         try:
             return self.understand(body, headers)
         except GatewayError as error:
@@ -314,7 +317,7 @@ class _Shell:
         api_key: str | None = None,
         *,
         dialect: str = "unified",
-        timeout: float = 60.0,
+        timeout: float = 120.0,
         headers: Mapping[str, str] | None = None,
         forwarded_host: str | None = None,
         verify: bool | str = True,
@@ -418,11 +421,14 @@ class AsyncGateway(_Shell):
         with quiet_httpx():
             while True:
                 try:
-                    async with self._client.stream(
-                        exchange.wire.method, exchange.url, **exchange.options
-                    ) as reply:
+                    async with (
+                        asyncio.timeout(exchange.give_up_at - time.monotonic()),  # headers can trickle, too
+                        self._client.stream(exchange.wire.method, exchange.url, **exchange.options) as reply,
+                    ):
                         async for chunk in reply.aiter_bytes():
                             exchange.receive(chunk)
+                except TimeoutError:
+                    exchange.too_slow()
                 except (httpx.RequestError, httpx.InvalidURL) as error:
                     exchange.fault(error)
                 if (task := exchange.read(reply.status_code, reply.headers)) is not None:

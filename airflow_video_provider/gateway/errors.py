@@ -202,6 +202,7 @@ _MODERATED = re.compile(r"moderation|content.policy|unsafe (prompt|content|image
 _NO_TASK = re.compile(
     r"task_not_exist|task_not_found|video_not_found|(task|video)\b.{0,40}\bnot (exist|found)", re.I
 )
+_NO_MODEL = re.compile(r"model_not_found|\bmodel\b.{0,80}\bnot (exist|found)", re.I)
 _NO_ROUTE = re.compile(r"invalid url|no route|route not found|<html|<!doctype", re.I)
 # new-api chooses a channel before it charges: these say that it found none.
 _NOT_CHARGED = re.compile(r"model_not_found|get_channel_failed|no available channel|无可用渠道", re.I)
@@ -318,8 +319,11 @@ def error_from_reply(
     retry_after = _parse_retry_after(asked, now or datetime.now(UTC))
 
     kind = next((error for pattern, error in _BY_WORDS if pattern.search(words)), None)
-    if kind is None and _NO_TASK.search(words) and status_code in {200, 400, 404, 410, 422, 500}:
-        kind = NotFoundError
+    # A 5xx is asked again whatever its words ("video service not found"), but for a code that says it all.
+    if kind is None and _NO_TASK.search((code or "") if status_code >= 500 else words):
+        kind = NotFoundError if status_code in {200, 400, 404, 410, 422, 500} else None
+    if kind is None and status_code in {400, 404} and _NO_MODEL.search(words):
+        kind = InvalidRequestError
     if kind is None:
         kind = _BY_STATUS.get(status_code, InvalidRequestError if 300 <= status_code < 500 else ServerError)
 
@@ -354,7 +358,7 @@ def wrapped_error(body: object, *, headers: Mapping[str, str]) -> GatewayError |
     error_words, _ = _envelope({"error": body.get("error")})
     if not code and not error_words:
         return None
-    status = int(code) if code and re.fullmatch(r"[45]\d\d", code) else 500
+    status = int(code) if code and re.fullmatch(r"[45]\d\d", code) else 200
     return error_from_reply(status, headers, json.dumps(body).encode())
 
 

@@ -163,21 +163,23 @@ class TaskWatch:
         if not error.retryable and not (isinstance(error, NotFoundError) and in_grace):
             end = End.GONE if isinstance(error, NotFoundError) and not error.no_such_route else End.REFUSED
             return self._done(end, _refused(self.video_id, error), error=error)
-        succeeded = self.task is not None and self.task.state is TaskState.SUCCEEDED
-        if succeeded and (self._overdue(now) or self._failures >= self.url_asks):
-            # Only its URL is missing, which whoever fetches the file asks for afresh.
-            return self._done(End.SUCCEEDED, f"video {self.video_id} is ready", task=self.task)
-        if self._overdue(now):
-            return self._timed_out(None, error)
         patience = (
             self.unreachable_after
             if self.contact_made
             else min(NO_FIRST_CONTACT_AFTER, self.unreachable_after)
         )
-        if self._failing_since is not None and now - self._failing_since >= patience:
+        failing_for = 0.0 if self._failing_since is None else now - self._failing_since
+        overdue, lost = self._overdue(now), failing_for >= patience
+        if self.task is not None and self.task.state is TaskState.SUCCEEDED:
+            # Only its URL is missing, which whoever fetches the file asks for afresh.
+            if overdue or lost or self._failures >= self.url_asks:
+                return self._done(End.SUCCEEDED, f"video {self.video_id} is ready", task=self.task)
+        elif overdue:
+            return self._timed_out(None, error)
+        elif lost:
             return self._done(
                 End.UNREACHABLE,
-                f"every query of video {self.video_id} failed for {now - self._failing_since:.0f} s, "
+                f"every query of video {self.video_id} failed for {failing_for:.0f} s, "
                 f"at last with: {error}. The task was left as it is at the gateway; asking again is free",
                 error=error,
             )
@@ -215,7 +217,7 @@ class TaskWatch:
 
 
 def _refused(video_id: str, error: GatewayError) -> str:
-    message = f"the gateway refuses to tell of video {video_id}: {error}"
+    message = f"video {video_id} cannot be waited for: {error}"
     if isinstance(error, NotFoundError) and error.no_such_route:
         return f"{message}. It has no such route: check the connection's host, path prefix and dialect"
     if isinstance(error, NotFoundError):
