@@ -1,0 +1,89 @@
+# What a fresh machine needs: Python 3.11, make and a package registry. Everything else is fetched
+# into .venvs/, so that nothing on the machine is changed and `make clean` leaves no trace.
+
+PYTHON ?= python3.11
+AIRFLOW_3 := 3.3.2
+AIRFLOW_2 := 2.11.2
+
+VENVS := .venvs
+UV := $(VENVS)/uv/bin/uv
+ENV_3 := $(VENVS)/airflow-3.3
+ENV_2 := $(VENVS)/airflow-2.11
+PY_3 := $(ENV_3)/bin/python
+PY_2 := $(ENV_2)/bin/python
+EXTRAS := s3,media,sandbox
+
+# Only the interpreter that was asked for: never one that uv would download by itself.
+export UV_PYTHON_DOWNLOADS := never
+
+CODE := airflow_video_provider dags_examples scripts tests benchmarks
+
+.PHONY: help demo test unit arch lint format test-3.3 test-2.11 envs constraints clean
+.DEFAULT_GOAL := help
+# Two Airflows at once on two cores would only make both of them slow.
+.NOTPARALLEL:
+
+help: ## this list
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(ENV_3)/.stamp ## three videos through a real Airflow and the sandbox, paying nobody
+	@exec $(PY_3) -m scripts.demo
+
+test: lint arch unit test-2.11 test-3.3 ## everything that CI runs
+
+unit: $(ENV_3)/.stamp ## tests that need no Airflow
+	$(PY_3) -m pytest -p scripts.no_airflow tests/unit
+
+arch: $(ENV_3)/.stamp ## who may import whom
+	$(PY_3) -m pytest tests/test_architecture.py
+
+test-3.3: $(ENV_3)/.stamp ## tests on Airflow 3.3, a real scheduler and triggerer among them
+	$(PY_3) -m pytest tests/airflow tests/system
+
+test-2.11: $(ENV_2)/.stamp ## tests on Airflow 2.11
+	$(PY_2) -m pytest tests/airflow
+
+lint: $(ENV_3)/.stamp ## ruff and mypy --strict
+	$(ENV_3)/bin/ruff check $(CODE)
+	$(ENV_3)/bin/ruff format --check $(CODE)
+	$(PY_3) -m mypy
+
+format: $(ENV_3)/.stamp ## let ruff rewrite what it can
+	$(ENV_3)/bin/ruff check --fix $(CODE)
+	$(ENV_3)/bin/ruff format $(CODE)
+
+envs: $(ENV_3)/.stamp $(ENV_2)/.stamp ## both environments, and nothing else
+
+$(UV):
+	$(PYTHON) -m venv $(VENVS)/uv
+	$(VENVS)/uv/bin/python -m pip install --quiet uv
+
+# Airflow's version is named in each install: left out, uv would rather move to another Airflow
+# than refuse a package that does not go with this one.
+define build
+	$(UV) venv --quiet --clear --python $(VENVS)/uv/bin/python $(@D)
+	$(UV) pip install --python $(@D)/bin/python --constraints $< --editable '.[$(EXTRAS)]' \
+		--group $(1) apache-airflow==$(2)
+	@touch $@
+endef
+
+$(ENV_3)/.stamp: constraints/airflow-$(AIRFLOW_3).txt pyproject.toml | $(UV)
+	$(call build,dev,$(AIRFLOW_3))
+
+$(ENV_2)/.stamp: constraints/airflow-$(AIRFLOW_2).txt pyproject.toml | $(UV)
+	$(call build,test,$(AIRFLOW_2))
+
+define compile
+	echo apache-airflow==$(2) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--no-header --no-annotate $(foreach extra,s3 media sandbox,--extra $(extra)) --group $(1) \
+		--output-file constraints/airflow-$(2).txt pyproject.toml -
+endef
+
+constraints: | $(UV) ## ask the registry for today's versions and pin them
+	@mkdir -p constraints
+	$(call compile,dev,$(AIRFLOW_3))
+	$(call compile,test,$(AIRFLOW_2))
+
+clean: ## remove the environments and everything that was made in them
+	rm -rf $(VENVS) .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

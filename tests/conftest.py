@@ -1,0 +1,78 @@
+"""Servers for the tests: each is started once, when the first test asks for it, and stopped at the end."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.local_airflow import Connection, LocalAirflow
+from scripts.processes import free_port
+from scripts.services import S3Server, Sandbox
+
+
+def pytest_configure() -> None:
+    # What stops a test run in CI is SIGTERM, and Python dies of that without stopping the servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def start_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sandbox]]:
+    """A gateway of one's own: `start_sandbox(seconds=2, key=..., cdn=True, options=[...])`."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Sandbox:
+            log = tmp_path_factory.mktemp("sandbox") / "sandbox.log"
+            return stack.enter_context(Sandbox(log, **options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def sandbox(start_sandbox: Callable[..., Sandbox]) -> Sandbox:
+    """The gateway that tests share; its tasks take six seconds."""
+    return start_sandbox(seconds=6)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server with one bucket, `videos`."""
+    folder: Path = tmp_path_factory.mktemp("s3")
+    with S3Server(folder / "served", folder / "rclone.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def airflow_connections(sandbox: Sandbox, s3_server: S3Server) -> dict[str, Connection]:
+    """What `real_airflow` knows. All tests share that one, so what any of them needs stands here."""
+    return {
+        "video_default": sandbox.connection(),
+        "video_bad_key": sandbox.connection(password="sk-not-the-right-key"),
+        "video_wrong_host": sandbox.connection(host=f"http://127.0.0.1:{free_port()}"),
+        "aws_default": s3_server.connection(),
+    }
+
+
+@pytest.fixture(scope="session")
+def real_airflow(
+    airflow_connections: dict[str, Connection],
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
+) -> Iterator[LocalAirflow]:
+    """A running Airflow of the version that the tests run with, over the example Dags.
+
+    Dags of tests stand in `tests/airflow/dags/`. A test may also write one into `dags_folder`.
+    """
+    folder = tmp_path_factory.mktemp("airflow")
+    dags = folder / "dags"
+    dags.mkdir()
+    for source in ("dags_examples", "tests/airflow/dags"):
+        for path in (pytestconfig.rootpath / source).glob("*.py"):
+            shutil.copy(path, dags)
+    with LocalAirflow(home=folder / "home", dags_folder=dags, connections=airflow_connections) as airflow:
+        yield airflow
