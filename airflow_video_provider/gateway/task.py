@@ -224,6 +224,7 @@ _FACTS: dict[str, tuple[tuple[tuple[Place, ...], Read], ...]] = {
     ),
     "expires_at": ((_nested("expires_at"), _instant),),
 }  # fmt: skip
+_ORIGINAL_URLS = ((_nested("detail.video_url"), _http_url),)
 _LATE_URLS = ((_nested("fail_reason"), _http_url),)  # old new-api: the URL of a finished task [new-api < 0.9]
 _IDS = (
     (_places("id", "task_id", "data.task_id", "data.id", "data.taskId", "request_id", "data"), _string),
@@ -303,6 +304,11 @@ class VideoTask(BaseModel):
         if not state.is_final:
             facts["completed_at"] = None
         return cls(video_id=video_id, state=state, raw=body, **facts)
+
+    @property
+    def original_url(self) -> str | None:
+        """The file before upsampling, where a reply tells of both (seed 000); else :attr:`video_url`."""
+        return _first(self.raw, _ORIGINAL_URLS) or self.video_url
 
     def as_json(self) -> dict[str, Any]:
         """The task as plain JSON for XCom, a trigger's event or a log.

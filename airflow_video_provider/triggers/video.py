@@ -1,0 +1,117 @@
+"""The trigger that waits for a task: polls, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from math import inf
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, RateLimitError
+from airflow_video_provider.gateway.pace import PollSchedule
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, URL_ASKS, Done, End, TaskWatch
+from airflow_video_provider.hooks.video import shared_gateway
+
+__all__ = ["VideoTaskTrigger"]
+
+
+class VideoTaskTrigger(BaseTrigger):
+    """Ask until the task ends or the deadline passes, and yield exactly one event.
+
+    It never submits and never downloads. All arguments are plain JSON and absolute, so a restarted triggerer
+    finds the same wait with the same deadline.
+
+    :param video_conn_id: connection to ask through.
+    :param video_id: the gateway's task.
+    :param poll_interval: seconds between queries.
+    :param deadline: seconds since the epoch; None waits for ever.
+    :param first_poll_at: seconds since the epoch before which not to ask. Airflow can lose a task whose
+        deferral lasts only a few seconds (LocalExecutor, seen on 2.11 and 3.3).
+    :param submitted_at: seconds since the epoch at which the task was submitted, if this run did: "no such
+        task" is not believed right after.
+    :param unreachable_after: seconds of failed queries in a row after which to give up.
+    """
+
+    def __init__(
+        self,
+        *,
+        video_conn_id: str,
+        video_id: str,
+        poll_interval: float,
+        deadline: float | None = None,
+        first_poll_at: float = 0.0,
+        submitted_at: float | None = None,
+        unreachable_after: float = UNREACHABLE_AFTER,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.video_conn_id = video_conn_id
+        self.video_id = video_id
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.first_poll_at = first_poll_at
+        self.submitted_at = submitted_at
+        self.unreachable_after = unreachable_after
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments: everything that the constructor takes."""
+        return (
+            "airflow_video_provider.triggers.video.VideoTaskTrigger",
+            {
+                "video_conn_id": self.video_conn_id,
+                "video_id": self.video_id,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "first_poll_at": self.first_poll_at,
+                "submitted_at": self.submitted_at,
+                "unreachable_after": self.unreachable_after,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then yield the one event: :meth:`Done.as_event`."""
+        try:
+            done = await self._wait()
+        except (InvalidRequestError, AirflowNotFoundException) as error:
+            # Somebody changed or deleted the connection while the task ran: the task itself is well.
+            done = Done(
+                End.UNREACHABLE,
+                self.video_id,
+                f"the wait for video {self.video_id} broke off, the connection cannot be used: {error}. "
+                "The task was left running at the gateway",
+            )
+        yield TriggerEvent(done.as_event())
+
+    async def _wait(self) -> Done:
+        from airflow_video_provider.gateway.dialects import DIALECTS
+
+        await asyncio.sleep(max(self.first_poll_at - time.time(), 0.0))
+        async with shared_gateway(self.video_conn_id) as (gateway, gate):
+            watch = TaskWatch(
+                video_id=self.video_id,
+                deadline=self.deadline,
+                schedule=PollSchedule(self.poll_interval),
+                unreachable_after=self.unreachable_after,
+                submitted_at=self.submitted_at,
+                url_asks=URL_ASKS if DIALECTS[gateway.settings.dialect].url_in_reply else 0,
+            )
+            while True:
+                # A long Retry-After must not hold the last question back past the deadline.
+                left = inf if self.deadline is None else max(self.deadline - time.time(), 0.0)
+                await asyncio.sleep(min(gate.wait(now=time.monotonic()), left))
+                try:
+                    task = await gateway.get_task(self.video_id)
+                except GatewayError as error:
+                    verdict = watch.on_error(error, now=time.time())
+                    if isinstance(error, RateLimitError):
+                        gate.close_for(error.retry_after or self.poll_interval, now=time.monotonic())
+                else:
+                    verdict = watch.on_task(task, now=time.time())
+                if watch.news:
+                    self.log.info("video %s: %s", self.video_id, watch.news)
+                if isinstance(verdict, Done):
+                    return verdict
+                await asyncio.sleep(verdict.seconds)

@@ -1,0 +1,63 @@
+"""Generate a video for each prompt, wait without a worker, and land the files.
+
+Set up one connection, `video_default`, of type "Video gateway": the gateway's base URL as host, your API
+key as password. Then trigger the Dag; the form asks for prompts, model and destination.
+
+Each prompt is a mapped task group of its own: a file lands as soon as its video is finished, and a
+prompt that the gateway refuses stops none of the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import Param, dag, task, task_group
+
+from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
+
+PROMPTS = [
+    "A paper boat drifts down a rainy street at dusk",
+    "A lighthouse in a storm, seen from the sea",
+    "Time-lapse of a sunflower opening at dawn",
+]
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    params={
+        "prompts": Param(PROMPTS, type="array", items={"type": "string"}),
+        "model": Param("veo3.1-fast", type="string"),
+        "destination": Param(
+            "file:///tmp/videos/",
+            type="string",
+            description="A directory: file:///…/, s3://conn_id@bucket/…/, gs://…/ or abfs://…/",
+        ),
+    },
+    tags=["video"],
+)
+def video_generate_and_download() -> None:
+    @task
+    def prompts(**context: Any) -> list[str]:
+        return list(context["params"]["prompts"])
+
+    @task_group
+    def video(prompt: str) -> None:
+        generate = VideoGenerateOperator(
+            task_id="generate",
+            prompt=prompt,
+            model="{{ params.model }}",
+            aspect_ratio="16:9",
+            deferrable=True,
+            poll_interval=5,
+        )
+        VideoDownloadOperator(
+            task_id="download",
+            video=generate.output,
+            destination="{{ params.destination }}",
+        )
+
+    video.expand(prompt=prompts())
+
+
+video_generate_and_download()

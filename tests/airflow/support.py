@@ -1,0 +1,242 @@
+"""What the tests in this folder share: a gateway whose clock they move, and the little of Airflow they need.
+
+Nothing here sleeps. A video takes a minute of the gateway's own clock, and :class:`Clock` moves that one
+together with the clocks that the package reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
+
+from airflow_video_provider.triggers.video import VideoTaskTrigger
+from scripts.services import Sandbox
+
+MODEL = "veo3.1-fast"
+SECONDS = 60.0
+"""How long a generation takes, on the gateway's clock."""
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def ask(
+    url: str, method: str = "GET", body: object = None, *, headers: Mapping[str, str] | None = None
+) -> Any:
+    """One JSON request, straight to a server."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, dict(headers or {}), method=method)  # noqa: S310
+    with _opener.open(request, timeout=10) as reply:
+        return json.loads(reply.read())
+
+
+class Gateway:
+    """A sandbox, as one test sees it: nothing paid, nothing asked, no faults."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.url = sandbox.url
+        self.key = sandbox.key
+
+    def forget(self) -> None:
+        for path in ("payments", "requests", "leaks", "faults"):
+            self.control("DELETE", path)
+
+    def control(self, method: str, path: str, body: object = None) -> Any:
+        return ask(f"{self.url}/sandbox/{path}", method, body)
+
+    def fail(self, **mode: Any) -> None:
+        """Every request of a stage fails, until :meth:`heal`: ``fail(query=503)``."""
+        self.control("POST", "faults", mode)
+
+    def heal(self) -> None:
+        self.control("DELETE", "faults")
+
+    def advance(self, seconds: float) -> None:
+        self.control("POST", "clock", {"advance": seconds})
+
+    def finish(self) -> None:
+        """Let every generation under way end."""
+        self.advance(SECONDS + 1)
+
+    @property
+    def payments(self) -> list[dict[str, Any]]:
+        return self.control("GET", "payments")["payments"]
+
+    @property
+    def paid(self) -> int:
+        return len(self.payments)
+
+    def told(self, video_id: str) -> dict[str, Any]:
+        """What the gateway was asked to make."""
+        tasks = self.control("GET", "tasks")["tasks"]
+        return next(task for task in tasks if task["id"] == video_id)
+
+    @property
+    def newest(self) -> dict[str, Any]:
+        return self.control("GET", "tasks")["tasks"][-1]
+
+    def requests(self, method: str | None = None) -> list[dict[str, Any]]:
+        """What it was asked, oldest first."""
+        noted = self.control("GET", "requests")["requests"]
+        return [request for request in noted if method in (None, request["method"])]
+
+    @property
+    def leaks(self) -> list[dict[str, Any]]:
+        """The requests that told the key to the host of the files."""
+        return self.control("GET", "leaks")["leaks"]
+
+    def submit(self, prompt: str, *, model: str = MODEL, path: str = "/v1/video/create", **body: Any) -> str:
+        """Submit a generation as another system would, and return its id."""
+        reply = ask(
+            self.url + path,
+            "POST",
+            {"model": model, "prompt": prompt, **body},
+            headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
+        )
+        return reply.get("id") or reply["task_id"]
+
+
+class Clock:
+    """The clocks of the package and of the gateway, moved together by whoever sleeps."""
+
+    def __init__(self, gateway: Gateway | None = None) -> None:
+        self._gateway = gateway
+        self.ahead = 0.0
+        self.sleeps: list[float] = []
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def sleep(self, seconds: float) -> None:
+        if seconds > 0:
+            self.sleeps.append(seconds)
+            self.ahead += seconds
+            if self._gateway is not None:
+                self._gateway.advance(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+        await asyncio.sleep(0)
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        ours = (
+            "hooks.video",
+            "triggers.video",
+            "sensors.video",
+            "operators.video",
+            "operators.download",
+            "waiting",
+        )
+        modules = [importlib.import_module(f"airflow_video_provider.{name}") for name in ours]
+        modules += [sys.modules[BaseSensorOperator.__module__], importlib.import_module("tenacity.nap")]
+        for module in modules:
+            patch.setattr(module, "time", self)
+        patch.setattr("airflow_video_provider.triggers.video.asyncio", SimpleNamespace(sleep=self.asleep))
+
+
+@dataclass
+class TaskInstance:
+    """As much of a task instance as an operator looks at."""
+
+    dag_id: str = "films"
+    run_id: str = "manual__1"
+    task_id: str = "film"
+    map_index: int = -1
+    try_number: int = 1
+    max_tries: int = 2
+    xcoms: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any, **_: Any) -> None:
+        json.dumps(value)
+        self.xcoms[key] = value
+
+    def get_first_reschedule_date(self, _: Any) -> datetime | None:
+        return None
+
+
+class StateStore(dict[str, Any]):
+    """Airflow 3.3's task state store: JSON in, JSON out."""
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+def context_of(ti: TaskInstance | None = None, store: StateStore | None = None) -> Any:
+    ti = ti or TaskInstance()
+    context = {"ti": ti, "task_instance": ti, "params": {}, "run_id": ti.run_id}
+    return context if store is None else {**context, "task_state_store": store}
+
+
+def deferred(call: Any, *args: Any) -> TaskDeferred:
+    """The deferral that a call must end in."""
+    with pytest.raises(TaskDeferred) as caught:
+        call(*args)
+    return caught.value
+
+
+def restarted(trigger: VideoTaskTrigger, **changes: Any) -> VideoTaskTrigger:
+    """The trigger as another triggerer makes it: from nothing but its row in the database."""
+    path, kwargs = trigger.serialize()
+    assert path == f"{VideoTaskTrigger.__module__}.{VideoTaskTrigger.__qualname__}"
+    return VideoTaskTrigger(**{**json.loads(json.dumps(kwargs)), **changes})
+
+
+async def events_of(trigger: VideoTaskTrigger) -> list[dict[str, Any]]:
+    return [event.payload async for event in trigger.run()]
+
+
+def run(trigger: VideoTaskTrigger) -> dict[str, Any]:
+    """Run a trigger to its one event, which must be plain JSON."""
+    events = asyncio.run(events_of(restarted(trigger)))
+    assert len(events) == 1
+    assert json.loads(json.dumps(events[0])) == events[0]
+    return events[0]
+
+
+@contextmanager
+def dag_file(name: str, source: str) -> Iterator[Any]:
+    """A Dag from a file in the Dags folder, where Airflow 3 looks for it, and its module."""
+    import os
+
+    path = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]) / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(source, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        path.unlink()
+        del sys.modules[name]
+
+
+def states(dag_run: Any) -> dict[str, str]:
+    """Each task's state, mapped ones with their index."""
+    return {
+        ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state)
+        for ti in dag_run.get_task_instances()
+    }

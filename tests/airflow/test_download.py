@@ -1,0 +1,412 @@
+"""The operator that lands the file: whole or not at all, wherever the gateway's URL leads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import av
+import pytest
+from airflow.exceptions import AirflowException
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_video_provider.exceptions import VideoDownloadFailed, VideoGatewayUnreachable, VideoNotReady
+from airflow_video_provider.operators.video import VideoDownloadOperator
+from scripts.services import S3Server
+from tests.airflow.support import MODEL, Clock, Gateway, ask, context_of, dag_file, states
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+SIGNED = "kling-v2"
+"""A model with a colon and a slash in its ids and a signature in its URLs."""
+
+
+def frames(path: Path) -> int:
+    """Read a video to its end."""
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def download(video: Any, destination: str, **changes: Any) -> dict[str, Any]:
+    operator = VideoDownloadOperator(
+        **{"task_id": "land", "video": video, "destination": destination, **changes}
+    )
+    result = operator.execute(context_of())
+    assert json.loads(json.dumps(result)) == result
+    return result
+
+
+def refused(video: Any, destination: str, **changes: Any) -> AirflowException:
+    with pytest.raises(AirflowException) as caught:
+        download(video, destination, **changes)
+    said = str(caught.value)
+    assert "\n" not in said
+    for word in ("Signature", "Expires=", "Traceback"):
+        assert word not in said
+    return caught.value
+
+
+@pytest.fixture
+def finished(gateway: Gateway) -> Callable[..., str]:
+    """The id of a finished video."""
+
+    def make(prompt: str = "a fox", **how: Any) -> str:
+        video_id = gateway.submit(prompt, **how)
+        gateway.finish()
+        return video_id
+
+    return make
+
+
+@pytest.fixture
+def told(gateway: Gateway) -> Callable[[str], dict[str, Any]]:
+    """What the gateway tells of a video, signed URL and all."""
+
+    def tell(video_id: str) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {gateway.key}"}
+        reply: dict[str, Any] = ask(
+            f"{gateway.url}/v1/video/query?id={quote(video_id, safe='')}", headers=headers
+        )
+        return reply
+
+    return tell
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory that is not there yet."""
+    return tmp_path / "videos"
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+class TestLanding:
+    def test_in_a_directory(
+        self, gateway: Gateway, finished: Callable[..., str], folder: Path, logged: list[str]
+    ) -> None:
+        video_id = finished()
+        result = download(video_id, f"{folder.as_uri()}/")
+        (path,) = files(folder)
+        content = path.read_bytes()
+        assert result["uri"].removeprefix("file://") == str(path)
+        assert result["size"] == len(content)
+        assert result["sha256"] == hashlib.sha256(content).hexdigest()
+        assert result["content_type"] == "video/mp4"
+        assert result["video_id"] == video_id
+        assert frames(path) > 1
+        assert gateway.paid == 1, "what the test itself submitted"
+
+    def test_under_an_exact_name(self, finished: Callable[..., str], folder: Path) -> None:
+        result = download(finished(), f"{folder.as_uri()}/the film.mp4".replace(" ", "-"))
+        assert files(folder) == [folder / "the-film.mp4"]
+        assert result["uri"].endswith("/the-film.mp4")
+        assert frames(folder / "the-film.mp4") > 1
+
+    def test_under_a_name_of_ones_own(self, finished: Callable[..., str], folder: Path) -> None:
+        video = {"video_id": finished(), "model": MODEL}
+        download(video, f"{folder.as_uri()}/", file_name="{model}-fox.{ext}")
+        assert [path.name for path in files(folder)] == [f"{MODEL}-fox.mp4"]
+
+    def test_in_a_bucket(
+        self, finished: Callable[..., str], store_connection: str, s3_server: S3Server, tmp_path: Path
+    ) -> None:
+        result = download(finished(), f"s3://store@videos/{tmp_path.name}/landed/")
+        (key,) = [key for key in s3_server.objects("videos") if key.startswith(f"{tmp_path.name}/landed/")]
+        path = s3_server.root / "videos" / key
+        assert result["uri"].endswith(key)
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == result["sha256"]
+        assert path.stat().st_size == result["size"]
+        assert frames(path) > 1
+
+    def test_under_an_exact_key(
+        self, finished: Callable[..., str], store_connection: str, s3_server: S3Server, tmp_path: Path
+    ) -> None:
+        download(finished(), f"s3://store@videos/{tmp_path.name}/exact/fox.mp4")
+        assert frames(s3_server.root / "videos" / tmp_path.name / "exact" / "fox.mp4") > 1
+
+    def test_an_id_with_odd_characters_makes_a_safe_name(
+        self, finished: Callable[..., str], folder: Path
+    ) -> None:
+        video_id = finished(model=SIGNED)
+        assert ":" in video_id
+        assert "/" in video_id
+        download(video_id, f"{folder.as_uri()}/")
+        (path,) = files(folder)
+        assert path.parent == folder
+        assert not set(path.name) & set(':/\\ ?*"<>|')
+        assert path.suffix == ".mp4"
+
+    @pytest.mark.parametrize("dialect", ["unified", "openai", "newapi"])
+    @pytest.mark.parametrize("model", [MODEL, "sora-2", SIGNED])
+    def test_through_every_dialect(
+        self,
+        connect: Callable[..., str],
+        finished: Callable[..., str],
+        folder: Path,
+        dialect: str,
+        model: str,
+    ) -> None:
+        connect(extra={"dialect": dialect})
+        download(finished(model=model), f"{folder.as_uri()}/")
+        assert frames(*files(folder)) > 1
+
+    def test_twice_is_once(self, gateway: Gateway, finished: Callable[..., str], folder: Path) -> None:
+        video_id = finished()
+        assert download(video_id, f"{folder.as_uri()}/")["skipped"] is False
+        (path,) = files(folder)
+        written = path.stat().st_mtime_ns
+        assert download(video_id, f"{folder.as_uri()}/")["skipped"] is True
+        assert path.stat().st_mtime_ns == written
+
+    def test_over_something_else_only_when_told_so(self, finished: Callable[..., str], folder: Path) -> None:
+        folder.mkdir()
+        (folder / "fox.mp4").write_bytes(b"something else")
+        destination = f"{folder.as_uri()}/fox.mp4"
+        error = refused(finished(), destination)
+        assert "exists already" in str(error)
+        assert (folder / "fox.mp4").read_bytes() == b"something else"
+        download(finished(), destination, if_exists="overwrite")
+        assert frames(folder / "fox.mp4") > 1
+
+
+class TestTheURL:
+    def test_that_the_xcom_has_is_used(
+        self, gateway: Gateway, finished: Callable[..., str], told: Callable[..., Any], folder: Path
+    ) -> None:
+        video_id = finished()
+        video = {"video_id": video_id, "video_url": told(video_id)["video_url"], "model": MODEL}
+        asked = len(gateway.requests())
+        download(video, f"{folder.as_uri()}/")
+        assert all("/cdn/" in request["path"] for request in gateway.requests()[asked:])
+
+    def test_that_is_missing_is_asked_for(
+        self, gateway: Gateway, finished: Callable[..., str], folder: Path
+    ) -> None:
+        video = {"video_id": finished(model=SIGNED), "video_url": None}
+        download(video, f"{folder.as_uri()}/")
+        assert sum("/v1/video/query" in request["path"] for request in gateway.requests()) == 1
+
+    def test_that_expired_is_asked_for_afresh(
+        self, gateway: Gateway, finished: Callable[..., str], told: Callable[..., Any], folder: Path
+    ) -> None:
+        video_id = finished("a fox [url-expires=5]")
+        video = {"video_id": video_id, "video_url": told(video_id)["video_url"]}
+        gateway.advance(10)
+        asked = sum("/v1/video/query" in request["path"] for request in gateway.requests())
+        download(video, f"{folder.as_uri()}/")
+        assert sum("/v1/video/query" in request["path"] for request in gateway.requests()) == asked + 1
+        assert frames(*files(folder)) > 1
+
+    def test_of_an_xcom_as_text(self, finished: Callable[..., str], folder: Path) -> None:
+        download(str({"video_id": finished(), "video_url": None}), f"{folder.as_uri()}/")
+        assert frames(*files(folder)) > 1
+
+    @pytest.mark.parametrize("fault", ["url-late=2", "url-lost", "content-url", "data-url"])
+    @pytest.mark.parametrize("dialect", ["unified", "openai", "newapi"])
+    def test_that_comes_late_or_never_or_is_odd(
+        self,
+        connect: Callable[..., str],
+        finished: Callable[..., str],
+        clock: Clock,
+        folder: Path,
+        dialect: str,
+        fault: str,
+    ) -> None:
+        connect(extra={"dialect": dialect})
+        download(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
+        assert frames(*files(folder)) > 1
+
+    def test_of_a_gateway_that_stumbles(
+        self, finished: Callable[..., str], clock: Clock, folder: Path
+    ) -> None:
+        download(finished("a fox [flap=3]"), f"{folder.as_uri()}/")
+        assert frames(*files(folder)) > 1
+
+    @pytest.mark.parametrize(
+        "fault", ["no-length", "no-range", "wrong-type", "truncated=1", "cdn-redirect=1", "cdn-404=1"]
+    )
+    def test_of_a_host_with_manners_of_its_own(
+        self, finished: Callable[..., str], folder: Path, fault: str
+    ) -> None:
+        result = download(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
+        assert result["content_type"] == "video/mp4"
+        assert frames(*files(folder)) > 1
+
+
+class TestTheKeyGoesToTheGatewayOnly:
+    @pytest.mark.parametrize(
+        "fault", ["", "[cdn-redirect=1]", "[url-lost] [content-redirect]", "[url-lost] [content-json]",
+                  "[content-url]", "[cdn-403=1]"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("model", [MODEL, SIGNED])
+    def test_not_to_the_host_of_the_files(
+        self,
+        gateway: Gateway,
+        finished: Callable[..., str],
+        clock: Clock,
+        folder: Path,
+        fault: str,
+        model: str,
+        logged: list[str],
+    ) -> None:
+        result = download(finished(f"a fox {fault}", model=model), f"{folder.as_uri()}/")
+        assert frames(*files(folder)) > 1
+        assert gateway.leaks == []
+        for text in (json.dumps(result), "\n".join(logged)):
+            assert gateway.key not in text
+            assert "Signature" not in text
+
+
+class TestAFailureLeavesNothing:
+    def check(self, folder: Path, error: AirflowException, kind: type[AirflowException], *words: str) -> None:
+        assert type(error) is kind
+        for word in words:
+            assert word in str(error), str(error)
+        assert files(folder) == []
+
+    def test_not_finished(self, gateway: Gateway, folder: Path) -> None:
+        error = refused(gateway.submit("a fox"), f"{folder.as_uri()}/")
+        self.check(folder, error, VideoNotReady, "is not finished", "VideoTaskSensor")
+
+    @pytest.mark.parametrize(
+        ("fault", "reason"),
+        [
+            ("fail", "the upstream model gave up"),
+            ("cancelled", "cancelled by the operator"),
+            ("expired", "waited too long"),
+        ],
+    )
+    def test_failed(self, finished: Callable[..., str], folder: Path, fault: str, reason: str) -> None:
+        error = refused(finished(f"doomed [{fault}]"), f"{folder.as_uri()}/")
+        self.check(folder, error, AirflowFailException, reason)
+
+    def test_unknown(self, folder: Path) -> None:
+        error = refused("veo3.1-fast:1-nobody", f"{folder.as_uri()}/")
+        self.check(folder, error, AirflowFailException, "knows no such task", "Check the id")
+
+    def test_no_id(self, folder: Path) -> None:
+        error = refused({"video_id": None}, f"{folder.as_uri()}/")
+        self.check(folder, error, AirflowFailException, "give the gateway's task id")
+
+    def test_bad_key(self, connect: Callable[..., str], finished: Callable[..., str], folder: Path) -> None:
+        video_id = finished()
+        connect(password="sk-bad")
+        error = refused(video_id, f"{folder.as_uri()}/")
+        self.check(folder, error, AirflowFailException, "Check the connection's password")
+
+    def test_wrong_host(self, connect: Callable[..., str], clock: Clock, folder: Path) -> None:
+        connect(host="http://gateway.invalid")
+        error = refused("a", f"{folder.as_uri()}/")
+        self.check(folder, error, VideoGatewayUnreachable, "gateway.invalid")
+
+    def test_bad_dialect(self, connect: Callable[..., str], folder: Path) -> None:
+        connect(extra={"dialect": "azure"})
+        error = refused("a", f"{folder.as_uri()}/")
+        self.check(folder, error, AirflowFailException, "'video_default'", "dialect: 'azure' is none")
+
+    def test_lost(self, finished: Callable[..., str], clock: Clock, folder: Path) -> None:
+        """Succeeded, says the gateway, and has neither a URL nor the file itself."""
+        error = refused(finished("a fox [url-gone]"), f"{folder.as_uri()}/")
+        assert type(error) in {VideoDownloadFailed, AirflowFailException}
+        self.check(folder, error, type(error), "404", "was not put into")
+
+    @pytest.mark.parametrize("fault", ["cdn-403", "cdn-404"])
+    def test_a_link_that_is_refused(
+        self, finished: Callable[..., str], clock: Clock, folder: Path, fault: str
+    ) -> None:
+        error = refused(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
+        self.check(folder, error, VideoDownloadFailed, fault[-3:], "Nothing is under the final name")
+
+    @pytest.mark.parametrize(("fault", "words"), [("not-a-video", "HTML"), ("short", "")])
+    def test_no_whole_video(self, finished: Callable[..., str], folder: Path, fault: str, words: str) -> None:
+        error = refused(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
+        self.check(folder, error, VideoDownloadFailed, words, "costs nothing")
+
+    def test_too_large(self, finished: Callable[..., str], folder: Path) -> None:
+        error = refused(finished(), f"{folder.as_uri()}/", max_bytes=1000)
+        self.check(folder, error, AirflowFailException, "1000")
+
+    def test_a_host_that_is_not_allowed(
+        self, connect: Callable[..., str], finished: Callable[..., str], folder: Path
+    ) -> None:
+        """The gateway's own host and port always are; the host of the files has another port."""
+        connect(extra={"allowed_hosts": ["10.1.2.3"]})
+        error = refused(finished(), f"{folder.as_uri()}/")
+        self.check(folder, error, AirflowFailException, "127.0.0.1", "allowed")
+
+    @pytest.mark.parametrize(
+        ("destination", "words"),
+        [
+            ("", ("is no object-storage URL", "s3://conn_id@bucket/prefix/")),
+            ("videos/", ("'videos/' is no object-storage URL",)),
+            ("/tmp/videos/", ("'/tmp/videos/' is no object-storage URL", "file:///dir/")),
+            ("file://", ("is no object-storage URL",)),
+            ("ftps3://bucket/videos/", ("ftps3://bucket/videos/ cannot be used",)),
+        ],
+    )
+    def test_a_destination_that_is_none(
+        self, finished: Callable[..., str], folder: Path, destination: str, words: tuple[str, ...]
+    ) -> None:
+        self.check(folder, refused(finished(), destination), AirflowFailException, "destination: ", *words)
+
+    @pytest.mark.usefixtures("airflow_database")
+    def test_a_store_whose_connection_is_missing(self, finished: Callable[..., str], folder: Path) -> None:
+        error = refused(finished(), "s3://nobody_made_it@videos/landed/")
+        self.check(folder, error, AirflowFailException, "destination: ", "`nobody_made_it` isn't defined")
+
+    def test_a_bucket_that_is_not_there(
+        self, finished: Callable[..., str], store_connection: str, folder: Path
+    ) -> None:
+        error = refused(finished(), "s3://store@no-such-bucket/landed/")
+        assert isinstance(error, VideoDownloadFailed | AirflowFailException)
+        self.check(folder, error, type(error), "was not put into", "no-such-bucket")
+
+    def test_a_directory_that_cannot_be_made(
+        self, finished: Callable[..., str], folder: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("in the way")
+        error = refused(finished(), f"{tmp_path.as_uri()}/file/videos/")
+        assert isinstance(error, VideoDownloadFailed | AirflowFailException)
+        self.check(folder, error, type(error), "was not put into", str(tmp_path))
+
+    @pytest.mark.parametrize("name", ["../{video_id}.{ext}", "{nothing}.{ext}", "{video_id"])
+    def test_a_name_that_is_none(self, finished: Callable[..., str], folder: Path, name: str) -> None:
+        error = refused(finished(), f"{folder.as_uri()}/", file_name=name)
+        self.check(folder, error, AirflowFailException, "file_name")
+
+
+DAG = """
+from datetime import datetime
+from airflow.providers.common.compat.sdk import DAG
+from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
+
+with DAG("landed", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
+    films = VideoGenerateOperator.partial(
+        task_id="film", model="veo3.1-fast", poll_interval=1, timeout=60, deferrable=True
+    ).expand(prompt=["a fox [time=1]", "a heron [time=1]"])
+    VideoDownloadOperator.partial(
+        task_id="land", destination="{destination}{{{{ params.folder }}}}/"
+    ).expand(video=films.output)
+    dag.params["folder"] = "animals"
+"""
+
+
+@pytest.mark.usefixtures("airflow_database")
+def test_mapped_over_what_was_generated(
+    gateway: Gateway, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In `dag.test()` no scheduler runs that a short deferral could confuse.
+    monkeypatch.setattr("airflow_video_provider.waiting.SHORTEST_DEFERRAL", 0.0)
+    with dag_file("landed", DAG.format(destination=f"{folder.as_uri()}/")) as module:
+        done = module.dag.test()
+    assert set(states(done).values()) == {"success"}
+    landed = files(folder / "animals")
+    assert len(landed) == 2
+    assert all(frames(path) > 1 for path in landed)
+    assert gateway.paid == 2

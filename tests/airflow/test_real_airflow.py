@@ -1,0 +1,159 @@
+"""The main job in a real Airflow: scheduler, triggerer, workers, and the sandbox over real HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import av
+import httpx
+
+from scripts.local_airflow import LocalAirflow
+from scripts.services import S3Server, Sandbox
+
+
+def local_path(result: dict[str, Any]) -> Path:
+    return Path(unquote(urlsplit(result["uri"]).path))
+
+
+def frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def submit(sandbox: Sandbox, prompt: str) -> str:
+    reply = httpx.post(
+        f"{sandbox.url}/v1/video/create",
+        headers={"Authorization": f"Bearer {sandbox.key}"},
+        json={"model": "grok-video-3", "prompt": prompt},
+    )
+    return reply.json()["id"]
+
+
+def paid_for(sandbox: Sandbox, prompt: str) -> int:
+    return sum(payment["prompt"] == prompt for payment in sandbox.payments())
+
+
+def test_the_main_dag_lands_a_playable_file_for_each_prompt(
+    real_airflow: LocalAirflow, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    paid = len(sandbox.payments())
+    prompts = ["a red kite", "a blue boat", "a green hill"]
+    run = real_airflow.run(
+        "video_generate_and_download", {"prompts": prompts, "destination": f"{tmp_path.as_uri()}/"}
+    )
+    assert run.state == "success", [real_airflow.task_log(task) for task in run.failed]
+    landed = real_airflow.xcoms(run.dag_id, run.run_id, "video.download")
+    assert len(landed) == 3
+    assert {local_path(result) for result in landed.values()} == set(tmp_path.iterdir())
+    for result in landed.values():
+        assert local_path(result).stat().st_size == result["size"]
+        assert frames(local_path(result)) > 10
+    assert len({result["sha256"] for result in landed.values()}) == 3
+    assert len(sandbox.payments()) - paid == 3
+    told = real_airflow.xcoms(run.dag_id, run.run_id, "video.generate")
+    assert all(task["state"] == "succeeded" and "raw" not in task for task in told.values())
+
+
+def test_a_list_of_prompts_from_an_upstream_task_is_mapped_over(
+    real_airflow: LocalAirflow, tmp_path: Path
+) -> None:
+    run = real_airflow.run(
+        "video_map_prompts", {"animals": ["owl", "vole"], "destination": f"{tmp_path.as_uri()}/"}
+    )
+    assert run.state == "success", [real_airflow.task_log(task) for task in run.failed]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_video_that_another_system_submitted_is_waited_for_and_landed_unpaid(
+    real_airflow: LocalAirflow, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    video_id = submit(sandbox, "a pear")
+    run = real_airflow.run(
+        "video_sensor_on_submitted_id", {"video_id": video_id, "destination": f"{tmp_path.as_uri()}/"}
+    )
+    assert run.state == "success", [real_airflow.task_log(task) for task in run.failed]
+    assert paid_for(sandbox, "a pear") == 1
+    assert real_airflow.xcom(run.dag_id, run.run_id, "wait")["video_id"] == video_id
+    (path,) = tmp_path.iterdir()
+    assert frames(path) > 10
+
+
+def test_a_file_lands_on_a_real_s3_server(real_airflow: LocalAirflow, s3_server: S3Server) -> None:
+    run = real_airflow.run("video_land_in_s3", {"destination": "s3://aws_default@videos/dags/"})
+    assert run.state == "success", [real_airflow.task_log(task) for task in run.failed]
+    result = real_airflow.xcom(run.dag_id, run.run_id, "download")
+    (key,) = [key for key in s3_server.objects("videos") if key.startswith("dags/")]
+    assert result["uri"].endswith(key)
+    assert frames(s3_server.root / "videos" / key) > 10
+
+
+def test_a_triggerer_that_dies_in_mid_wait_loses_nothing_and_a_retry_pays_nothing(
+    real_airflow: LocalAirflow, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    paid = paid_for(sandbox, "a snail [time=20]")
+    dag_id = "slow_video"
+    run_id = real_airflow.trigger(dag_id, {"ledger": f"{tmp_path.as_uri()}/"})
+    patient = real_airflow.wait_for_state(dag_id, run_id, "patient", "deferred")
+    real_airflow.wait_without_worker(patient)
+    before = {trigger.id: trigger.kwargs for trigger in real_airflow.triggers()}
+    assert patient.trigger_id in before
+    real_airflow.restart_triggerer()
+    after = {trigger.id: trigger.kwargs for trigger in real_airflow.triggers()}
+    assert after.get(patient.trigger_id) == before[patient.trigger_id]
+    run = real_airflow.wait(dag_id, run_id)
+    assert run.state == "success", [real_airflow.task_log(task) for task in run.failed]
+    assert paid_for(sandbox, "a snail [time=20]") - paid == 2
+    assert run.task("patient").try_number == 1
+    assert run.task("hasty").try_number > 1
+    log = real_airflow.task_log(run.task("hasty"))
+    assert "A retry re-attaches to it and pays nothing" in log
+    assert "re-attaching to video sora-2:" in log
+
+
+FAILURES = {
+    "bad_key": "the gateway does not accept the API key",
+    "no_balance": "no balance left",
+    "unknown_model": "no-such-model",
+    "wrong_host": "no reply from http://127.0.0.1:",
+    "refused_prompt": "refused by moderation",
+    "empty_prompt": "prompt: must not be empty",
+    "bad_value": "aspect_ratio: '4:3' is not for veo3.1-fast; allowed: 16:9, 9:16",
+    "unknown_id": "the gateway knows no such task",
+    "bad_destination": "destination: 'videos/' is no object-storage URL",
+    "no_such_store": "destination: s3://no_such_conn@videos/x/ cannot be used",
+}
+
+
+def test_each_failure_names_its_cause_in_one_message_and_pays_nothing(
+    real_airflow: LocalAirflow, sandbox: Sandbox
+) -> None:
+    paid = len(sandbox.payments())
+    run = real_airflow.run("honest_failures")
+    assert {task.task_id: task.state for task in run.tasks} == dict.fromkeys(FAILURES, "failed")
+    logs = {task.task_id: real_airflow.task_log(task) for task in run.tasks}
+    missing = {name: logs[name] for name, words in FAILURES.items() if words not in logs[name]}
+    assert not missing
+    assert len(sandbox.payments()) == paid
+
+
+def test_the_log_has_a_line_for_each_change_and_not_for_each_poll(
+    real_airflow: LocalAirflow, tmp_path: Path
+) -> None:
+    run = real_airflow.run(
+        "video_map_prompts", {"animals": ["crane"], "destination": f"{tmp_path.as_uri()}/"}
+    )
+    log = real_airflow.task_log(run.task("generate", 0))
+    states = [line for line in log.splitlines() if ": running" in line or ": queued" in line]
+    assert len(states) == len({line.partition(" video ")[2] for line in states})
+    assert "HTTP Request" not in log
+
+
+def test_the_api_key_and_signed_queries_are_nowhere_in_database_and_logs(
+    real_airflow: LocalAirflow, sandbox: Sandbox
+) -> None:
+    # Last in this file: it looks at what all the runs above left behind.
+    assert real_airflow.where_is(sandbox.key) == []
+    assert real_airflow.where_is("X-Sandbox-Signature") == []
+    assert real_airflow.where_is("sk-not-the-right-key") == []
