@@ -1,8 +1,8 @@
 """What importing the operators, the sensor and the trigger adds to a Dag file's parse time.
 
-Prints milliseconds on top of Airflow's own base classes, beside common-ai's batch operator where that provider
-is installed. Each figure is the median over fresh interpreters, the subjects taken in turn, because a second
-import in one process costs nothing.
+Prints milliseconds on top of Airflow's own base classes, beside common-ai's batch operator where that
+provider is installed. Each figure is the median over fresh interpreters, the subjects taken in turn, because
+a second import in one process costs nothing.
 
     python benchmarks/import_cost.py [--runs 15]
 """
@@ -15,7 +15,8 @@ import subprocess
 import sys
 
 BASE = (
-    "from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator, ObjectStoragePath",
+    "from airflow.providers.common.compat.sdk import "
+    "Asset, BaseHook, BaseOperator, BaseSensorOperator, ObjectStoragePath",
     "from airflow.triggers.base import BaseTrigger",
 )
 SUBJECTS = {
@@ -31,7 +32,7 @@ SUBJECTS = {
 
 
 def cost(statement: str) -> float | None:
-    """Milliseconds that one import takes in a fresh interpreter that has the base classes; None: not there."""
+    """Milliseconds that an import takes in a fresh interpreter with the base classes; None: not there."""
     script = "\n".join(
         (
             "import time",

@@ -284,7 +284,8 @@ class VideoDownloadOperator(BaseOperator):
 
     def _tell_outlets(self, context: Context) -> None:
         events = context.get("outlet_events")
-        if not self._landed or not events:
+        # Empty until it is asked for an outlet, so its truth says nothing.
+        if not self._landed or events is None:
             return
         extra: dict[str, Any] = self._landed[0] if self.videos is None else {"files": self._landed}
         for outlet in self.outlets or ():

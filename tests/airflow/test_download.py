@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_video_provider.exceptions import VideoDownloadFailed, VideoGatewayUnreachable, VideoNotReady
 from airflow_video_provider.operators.video import VideoDownloadOperator
 from scripts.services import S3Server
-from tests.airflow.support import MODEL, Clock, Gateway, ask, context_of, dag_file, states
+from tests.airflow.support import MODEL, Clock, Gateway, TaskInstance, ask, context_of, dag_file, states
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -410,3 +410,92 @@ def test_mapped_over_what_was_generated(
     assert len(landed) == 2
     assert all(frames(path) > 1 for path in landed)
     assert gateway.paid == 2
+
+
+class TestAList:
+    def test_each_video_lands_or_fails_by_itself(
+        self, connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
+    ) -> None:
+        good = [gateway.submit("a heron"), gateway.submit("a stork")]
+        gateway.finish()
+        late = gateway.submit("an egret")
+        ti = TaskInstance()
+        operator = VideoDownloadOperator(
+            task_id="land", videos=[good[0], late, good[1]], destination=f"{tmp_path.as_uri()}/"
+        )
+        with pytest.raises(VideoDownloadFailed, match="1 of 3 videos did not land") as caught:
+            operator.execute(context_of(ti))
+        assert late in str(caught.value)
+        result = ti.xcoms["return_value"]
+        assert [landed["video_id"] for landed in result["landed"]] == good
+        assert [failed["video_id"] for failed in result["failed"]] == [late]
+        assert len(list(tmp_path.iterdir())) == 2
+        gateway.finish()
+        again = operator.execute(context_of())
+        assert [landed["skipped"] for landed in again["landed"]] == [True, False, True]
+        assert len(list(tmp_path.iterdir())) == 3
+
+    def test_may_go_on_with_what_landed(
+        self, connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
+    ) -> None:
+        good = gateway.submit("a heron")
+        gateway.finish()
+        operator = VideoDownloadOperator(
+            task_id="land",
+            videos=[good, "veo3.1-fast:none"],
+            destination=f"{tmp_path.as_uri()}/",
+            fail_if="all",
+        )
+        result = operator.execute(context_of())
+        assert [landed["video_id"] for landed in result["landed"]] == [good]
+        assert "the gateway knows no such task" in result["failed"][0]["error"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({}, "video, videos: give one of the two"),
+            ({"video": "a", "videos": ["b"]}, "video, videos: give one of the two"),
+            ({"videos": []}, "videos: the list is empty"),
+        ],
+    )
+    def test_that_cannot_be_is_refused(
+        self, connection: str, tmp_path: Path, arguments: dict[str, Any], words: str
+    ) -> None:
+        operator = VideoDownloadOperator(task_id="land", destination=f"{tmp_path.as_uri()}/", **arguments)
+        with pytest.raises(AirflowFailException, match=words):
+            operator.execute(context_of())
+
+    def test_needs_a_directory(self, connection: str, tmp_path: Path) -> None:
+        operator = VideoDownloadOperator(
+            task_id="land", videos=["a", "b"], destination=f"{tmp_path.as_uri()}/x.mp4"
+        )
+        with pytest.raises(AirflowFailException, match="one name for 2 videos"):
+            operator.execute(context_of())
+
+
+class TestQuality:
+    def test_best_is_the_upsampled_file_and_original_the_one_before_it(
+        self, connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
+    ) -> None:
+        video_id = gateway.submit("a heron", enable_upsample=True)
+        gateway.finish()
+        best = download(video_id, f"{tmp_path.as_uri()}/best/")
+        original = download(video_id, f"{tmp_path.as_uri()}/original/", quality="original")
+        assert best["width"] > original["width"]
+
+    def test_a_misspelt_choice_is_refused_while_the_dag_is_parsed(self) -> None:
+        with pytest.raises(ValueError, match="quality: 'worst' is none; allowed: best, original"):
+            VideoDownloadOperator(task_id="land", video="a", destination="file:///x/", quality="worst")
+
+
+def test_openlineage_is_told_the_source_and_the_file(
+    connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
+) -> None:
+    video_id = gateway.submit("a heron")
+    gateway.finish()
+    operator = VideoDownloadOperator(task_id="land", video=video_id, destination=f"{tmp_path.as_uri()}/")
+    result = operator.execute(context_of())
+    lineage = operator.get_openlineage_facets_on_complete(None)
+    (source,), (file,) = lineage.inputs, lineage.outputs
+    assert (source.namespace, source.name) == ("https://127.0.0.1", video_id)
+    assert (file.namespace, file.name) == ("file", result["uri"].removeprefix("file://"))

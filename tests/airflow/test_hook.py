@@ -571,10 +571,12 @@ class TestTheConnectionForm:
         self, settings_of: Callable[..., GatewaySettings], metadata: dict[str, Any]
     ) -> None:
         placeholders = metadata["ui-field-behaviour"]["placeholders"]
-        extra = {name: placeholders[name] for name in metadata["conn-fields"] if name != "allowed_hosts"}
+        extra = {name: placeholders[name] for name in metadata["conn-fields"]}
         settings = settings_of(host=placeholders["host"], extra=extra)
-        assert (settings.timeout, settings.verify) == (120.0, True)
         assert dict(settings.headers) == {"X-Team": "films"}
+        untouched = settings_of(host=placeholders["host"])
+        for name in ("dialect", "timeout", "verify"):  # what is used when the field is left empty
+            assert getattr(settings, name) == getattr(untouched, name)
 
 
 def test_a_prefix_is_honoured(start_sandbox: Callable[..., Sandbox], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -110,6 +113,31 @@ def test_a_triggerer_that_dies_in_mid_wait_loses_nothing_and_a_retry_pays_nothin
     log = real_airflow.task_log(run.task("hasty"))
     assert "A retry re-attaches to it and pays nothing" in log
     assert "re-attaching to video sora-2:" in log
+
+
+def events(airflow: LocalAirflow) -> list[tuple[str, dict[str, Any]]]:
+    """URI and extra of every asset event; Airflow 2 calls an asset a dataset."""
+    word = "asset" if airflow.version >= (3,) else "dataset"
+    with closing(sqlite3.connect(airflow.database)) as database:
+        rows = database.execute(
+            f"SELECT a.uri, e.extra FROM {word}_event e JOIN {word} a ON a.id = e.{word}_id"  # noqa: S608
+        )
+        return [(uri, json.loads(extra)) for uri, extra in rows]
+
+
+def test_assets_are_told_of_each_file_that_landed(real_airflow: LocalAirflow, tmp_path: Path) -> None:
+    run = real_airflow.run("outlets", {"destination": f"{tmp_path.as_uri()}/"})
+    assert run.state == "success", [real_airflow.task_log(task) for task in run.failed]
+    result = real_airflow.xcom(run.dag_id, run.run_id, "download")
+    assert result["failed"] == []
+    told = events(real_airflow)
+    assert [extra["files"] for uri, extra in told if uri == "file:///films/plums"] == [result["landed"]]
+    by_uri = dict(told)
+    for landed in result["landed"]:
+        assert by_uri[landed["uri"]]["sha256"] == landed["sha256"]
+        assert frames(local_path(landed)) > 10
+    sidecars = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert {sidecar["prompt"] for sidecar in sidecars} == {"a plum", "a quince"}
 
 
 FAILURES = {
