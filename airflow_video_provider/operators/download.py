@@ -27,7 +27,7 @@ from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.waiting import url_asks, video_id_of
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_video_provider.gateway.task import VideoTask
@@ -91,8 +91,8 @@ class VideoDownloadOperator(BaseOperator):
         self,
         *,
         destination: str,
-        video: str | Mapping[str, Any] | None = None,
-        videos: Sequence[str | Mapping[str, Any]] | None = None,
+        video: str | Mapping[str, Any] | XComArg | None = None,
+        videos: Sequence[str | Mapping[str, Any]] | XComArg | None = None,
         file_name: str = "{video_id}.{ext}",
         video_conn_id: str = DEFAULT_CONN_ID,
         if_exists: IfExists = "skip",
@@ -158,10 +158,8 @@ class VideoDownloadOperator(BaseOperator):
         """What is known of each video, by id, in order."""
         if (self.video is None) == (self.videos is None):
             raise InvalidRequestError("video, videos: give one of the two")
-        if self.videos is None:
-            videos = [self.video]
-        else:
-            videos = [self.videos] if isinstance(self.videos, str | Mapping) else list(self.videos)
+        given: Any = [self.video] if self.videos is None else self.videos
+        videos = [given] if isinstance(given, str | Mapping) else list(given)
         if not videos:
             raise InvalidRequestError("videos: the list is empty")
         if len(videos) > 1 and not self.destination.endswith("/"):

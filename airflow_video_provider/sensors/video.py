@@ -32,7 +32,7 @@ from airflow_video_provider.waiting import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 __all__ = ["VideoTaskSensor"]
 
@@ -73,7 +73,7 @@ class VideoTaskSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        video_id: str | Mapping[str, Any],
+        video_id: str | Mapping[str, Any] | XComArg,
         video_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool | None = None,
         poke_interval: timedelta | float = 10,
