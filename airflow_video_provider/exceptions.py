@@ -15,7 +15,13 @@ __all__ = [
     "VideoSubmitFailed",
     "VideoTaskFailed",
     "VideoTaskTimeout",
+    "sentences",
 ]
+
+
+def sentences(*parts: object) -> str:
+    """One text of several, each ended by one full stop: gateways end theirs or do not."""
+    return " ".join(f"{str(part).rstrip('. ')}." for part in parts if str(part).strip())
 
 
 class VideoSubmitFailed(AirflowException):

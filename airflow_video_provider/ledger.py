@@ -15,11 +15,19 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from typing import Any, Protocol, Self
 
-__all__ = ["Entry", "FileLedger", "Ledger", "StateStoreLedger", "fingerprint", "ledger_for"]
+__all__ = [
+    "Entry",
+    "FileLedger",
+    "Ledger",
+    "LedgerUnreadable",
+    "StateStoreLedger",
+    "fingerprint",
+    "ledger_for",
+]
 
 _KEY = "airflow_video_provider.submission"
 #: Longer than any gateway keeps a finished video (14 days), so that an entry outlives its use.
@@ -33,23 +41,34 @@ class Entry:
     :param fingerprint: of the request; another request is another generation.
     :param intent_at: seconds since the epoch, written before the paid call.
     :param max_tries: of the task instance at that time. Only a person's Clear raises it.
+    :param prompt_digest: of the prompt as it was sent; the prompt itself is nobody's business in a bucket.
     :param video_id: None until the gateway answered.
     """
 
     fingerprint: str
     intent_at: float
     max_tries: int
+    prompt_digest: str
     video_id: str | None = None
 
     @classmethod
     def read(cls, stored: object) -> Self | None:
-        """An entry from JSON, None for anything that is none."""
-        if not isinstance(stored, Mapping):
+        """An entry from JSON; fields that a later version wrote are left aside.
+
+        :raises LedgerUnreadable: something is there that is no entry. To take it for nothing would pay again.
+        """
+        if stored is None:
             return None
         try:
-            return cls(**stored)
-        except TypeError:  # written by a later version
-            return None
+            return cls(**{field.name: stored[field.name] for field in fields(cls)})  # type: ignore[index]
+        except (KeyError, TypeError) as error:
+            raise LedgerUnreadable(
+                f"the memory of what was submitted holds no such entry: {error!r}"
+            ) from None
+
+
+class LedgerUnreadable(ValueError):
+    """What is remembered of a submission cannot be read, so whether it was paid is not known."""
 
 
 class Ledger(Protocol):
@@ -99,7 +118,10 @@ class FileLedger:
             text = self.path.fs.cat_file(self.path.path)
         except FileNotFoundError:
             return None
-        return Entry.read(json.loads(text))
+        try:
+            return Entry.read(json.loads(text))
+        except ValueError as error:
+            raise LedgerUnreadable(f"{self.path} is no entry of a submission: {error}") from None
 
     def write(self, entry: Entry) -> None:
         """See :meth:`Ledger.write`."""
@@ -133,10 +155,15 @@ def ledger_for(context: Mapping[str, Any], ledger_path: str | None) -> Ledger | 
 
         ti = context["ti"]
         identity = json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index])
-        name = f"{ti.task_id}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+        name = f"{ti.task_id}-{digest(identity)[:16]}.json"
         return FileLedger(ObjectStoragePath(ledger_path) / name)
     store = context.get("task_state_store")
     return None if store is None else StateStoreLedger(store)
+
+
+def digest(text: str) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def fingerprint(video_conn_id: str, request: Any) -> str:
@@ -146,9 +173,9 @@ def fingerprint(video_conn_id: str, request: Any) -> str:
     content = getattr(reference, "content", None)
     facts["input_reference"] = hashlib.sha256(content).hexdigest() if content is not None else reference
     text = json.dumps([video_conn_id, facts], sort_keys=True, default=list)
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return digest(text)
 
 
 def intent(video_conn_id: str, request: Any, *, max_tries: int) -> Entry:
     """The entry to write before paying."""
-    return Entry(fingerprint(video_conn_id, request), time.time(), max_tries)
+    return Entry(fingerprint(video_conn_id, request), time.time(), max_tries, digest(request.prompt))

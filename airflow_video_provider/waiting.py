@@ -55,7 +55,7 @@ def video_id_of(video: object) -> str:
         video = video.get("video_id")
     if not isinstance(video, str) or not video.strip() or video.strip() == "None":
         raise InvalidRequestError(
-            f"video id: {video!r} is none; give the gateway's task id, or the XCom of the task that "
+            f"video id: there is none in {video!r}; give the gateway's task id, or the XCom of the task that "
             "submitted it"
         )
     return video.strip()

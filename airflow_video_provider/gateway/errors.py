@@ -168,7 +168,12 @@ class ServerError(GatewayError):
 
     kind = ErrorKind.SERVER
     retryable = True
-    meaning = "the gateway failed"
+
+    @property
+    def meaning(self) -> str:  # type: ignore[override]
+        """A model that nobody serves is mostly a model's name with a typo."""
+        no_channel = _NOT_CHARGED.search(f"{self.code or ''} {self.message}")
+        return "the gateway serves no such model now" if no_channel else "the gateway failed"
 
 
 class TransportError(GatewayError):

@@ -120,16 +120,20 @@ def request_from(**knobs: Any) -> VideoRequest:
 
 _PLAIN_WORDS = {
     "string_too_short": "must not be empty",
-    "missing": "is missing",
+    "missing": "must not be empty",
     "extra_forbidden": "is no field of a request; pass a gateway's own fields in extra_body",
     "string_pattern_mismatch": "must look like 16:9",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
 }
 
 
 def _problems(error: ValidationError) -> list[str]:
     return sorted(
         {
-            f"{'.'.join(str(part) for part in problem['loc'][:1]) or 'request'}: "
+            "".join(f"{part}: " for part in problem["loc"][:1])
             + _PLAIN_WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
             for problem in error.errors(include_url=False, include_input=False)
         }

@@ -219,7 +219,7 @@ class TaskWatch:
 def _refused(video_id: str, error: GatewayError) -> str:
     message = f"video {video_id} cannot be waited for: {error}"
     if isinstance(error, NotFoundError) and error.no_such_route:
-        return f"{message}. It has no such route: check the connection's host, path prefix and dialect"
+        return f"{message}. Check the connection's host, path prefix and dialect"
     if isinstance(error, NotFoundError):
         return f"{message}. Check the id, and that the connection is of the account that submitted it"
     if isinstance(error, AuthenticationError):

@@ -20,7 +20,12 @@ from airflow.providers.common.compat.sdk import (
     ObjectStoragePath,
 )
 
-from airflow_video_provider.exceptions import VideoDownloadFailed, VideoGatewayUnreachable, VideoNotReady
+from airflow_video_provider.exceptions import (
+    VideoDownloadFailed,
+    VideoGatewayUnreachable,
+    VideoNotReady,
+    sentences,
+)
 from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, NotFoundError
 from airflow_video_provider.gateway.watch import Done, End, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
@@ -257,8 +262,7 @@ class VideoDownloadOperator(BaseOperator):
             return error
         kind = VideoDownloadFailed if error.retryable else AirflowFailException
         return kind(
-            f"video {video_id} was not put into {self.destination}: {error} Nothing is under the final name. "
-            f"{_fate(hook, video_id)}"
+            sentences(f"video {video_id} was not put into {self.destination}: {error}", _fate(hook, video_id))
         )
 
     def _result(self, context: Context, failed: Mapping[str, Exception]) -> dict[str, Any]:
@@ -274,10 +278,12 @@ class VideoDownloadOperator(BaseOperator):
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=result)
         final = all(isinstance(error, AirflowFailException) for error in failed.values())
-        reasons = "; ".join(f"{video_id}: {error}" for video_id, error in failed.items())
         raise (AirflowFailException if final else VideoDownloadFailed)(
-            f"{len(failed)} of {len(failed) + len(self._landed)} videos did not land: {reasons}. "
-            "A retry fetches only what is missing and costs nothing"
+            sentences(
+                f"{len(failed)} of {len(failed) + len(self._landed)} videos did not land",
+                *(f"{video_id}: {error}" for video_id, error in failed.items()),
+                "A retry fetches only what is missing and costs nothing",
+            )
         )
 
     def _tell_outlets(self, context: Context) -> None:
@@ -334,7 +340,7 @@ def _fate(hook: VideoHook, video_id: str) -> str:
     if task.state.is_final and task.failure is not None:
         return f"The gateway now says of the video: {task.line}: {task.failure}"
     until = f" until {task.expires_at.isoformat(timespec='seconds')}" if task.expires_at else ""
-    return f"The gateway still has the video ({task.line}){until}. {again}"
+    return f"The gateway still lists the video ({task.line}){until}. {again}"
 
 
 def _destination(url: str) -> ObjectStoragePath:

@@ -21,6 +21,7 @@ from airflow_video_provider.exceptions import (
     VideoSubmitFailed,
     VideoTaskFailed,
     VideoTaskTimeout,
+    sentences,
 )
 from airflow_video_provider.gateway.errors import (
     ErrorKind,
@@ -31,7 +32,15 @@ from airflow_video_provider.gateway.errors import (
 from airflow_video_provider.gateway.pace import PollSchedule
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
-from airflow_video_provider.ledger import Entry, Ledger, fingerprint, intent, ledger_for
+from airflow_video_provider.ledger import (
+    Entry,
+    Ledger,
+    LedgerUnreadable,
+    digest,
+    fingerprint,
+    intent,
+    ledger_for,
+)
 from airflow_video_provider.operators.download import VideoDownloadOperator
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from airflow_video_provider.waiting import (
@@ -87,8 +96,8 @@ class VideoGenerateOperator(BaseOperator):
     :param unreachable_after: seconds of failed queries in a row after which to give up, default 600.
     :param ledger_path: directory URL in object storage where to remember what was submitted; needed before
         Airflow 3.3 for a retry to re-attach.
-    :returns: (XCom) see :class:`~airflow_video_provider.sensors.video.VideoTaskSensor`. The XCom ``video_id``
-        is there as soon as the gateway accepted.
+    :returns: (XCom) see :class:`~airflow_video_provider.sensors.video.VideoTaskSensor`, and ``prompt``. The
+        XCom ``video_id`` is there as soon as the gateway accepted.
     """
 
     template_fields: Sequence[str] = (
@@ -166,7 +175,10 @@ class VideoGenerateOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Validate, submit or re-attach, then wait."""
         ledger = ledger_for(context, _given(self.ledger_path))
-        entry = ledger.read() if ledger else None
+        try:
+            entry = ledger.read() if ledger else None
+        except LedgerUnreadable as error:
+            raise AirflowFailException(sentences(error, _look_it_up(self.model))) from None
         task = None
         with VideoHook(self.video_conn_id) as hook:
             try:
@@ -180,7 +192,7 @@ class VideoGenerateOperator(BaseOperator):
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="video_id", value=video_id)
             if not self.wait_for_completion:
-                return self._told((task or self._ask(hook, video_id)).as_json())
+                return self._told((task or self._ask(hook, video_id)).as_json(), ledger)
             now = time.time()
             watch = TaskWatch(
                 video_id=video_id,
@@ -215,8 +227,11 @@ class VideoGenerateOperator(BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; without a memory, a trigger that broke must not lead to a second payment."""
         if next_method == _TRIGGER_FAILED and ledger_for(context, _given(self.ledger_path)) is None:
+            ti: Any = context["ti"]
+            video_id = ti.xcom_pull(task_ids=self.task_id, map_indexes=ti.map_index, key="video_id")
+            why = (next_kwargs or {}).get("error", "unknown")
             raise AirflowFailException(
-                f"Airflow gave up the wait ({(next_kwargs or {}).get('error', 'unknown')}). {_NO_MEMORY}"
+                sentences(f"Airflow gave up the wait for video {video_id}: {why}", _NO_MEMORY)
             )
         return super().resume_execution(next_method, next_kwargs, context)
 
@@ -233,8 +248,8 @@ class VideoGenerateOperator(BaseOperator):
             raise AirflowFailException(f"not submitted, nothing was paid: {error}") from None
         try:
             return request_from(
-                prompt=self.prompt,
-                model=self.model,
+                prompt=_given(self.prompt),
+                model=_given(self.model),
                 images=self.images,
                 aspect_ratio=self.aspect_ratio,
                 size=self.size,
@@ -275,9 +290,11 @@ class VideoGenerateOperator(BaseOperator):
             )
             return None
         raise AirflowFailException(
-            f"an earlier attempt began to submit at {_utc(entry.intent_at)} and died before it heard the "
-            f"answer. "
-            f"{_look_it_up(self.model)}"
+            sentences(
+                f"an earlier attempt began to submit at {_utc(entry.intent_at)} and died before it heard the "
+                "answer",
+                _look_it_up(self.model),
+            )
         )
 
     def _submit(self, ti: Any, ledger: Ledger | None, request: VideoRequest, hook: VideoHook) -> VideoTask:
@@ -314,14 +331,16 @@ class VideoGenerateOperator(BaseOperator):
             return verdict
         return None if self.deferrable else hook.wait(watch, delay=verdict.seconds)
 
-    def _told(self, task: dict[str, Any]) -> dict[str, Any]:
-        """The XCom: the task, and the prompt for what comes after (a download's sidecar)."""
-        return {**task, "prompt": self.prompt}
+    def _told(self, task: dict[str, Any], ledger: Ledger | None) -> dict[str, Any]:
+        """The XCom: the task, and the prompt unless a retry renders it differently from what was paid for."""
+        entry = ledger.read() if ledger else None
+        same = entry is None or entry.prompt_digest == digest(self.prompt.strip())
+        return {**task, "prompt": self.prompt if same else None}
 
     def _result(self, done: Done, ledger: Ledger | None) -> dict[str, Any] | None:
         if done.end is End.SUCCEEDED:
             self.log.info("%s", done.message)
-            return self._told(done.task or {})
+            return self._told(done.task or {}, ledger)
         if ledger and done.end in {End.FAILED, End.GONE}:
             ledger.clear()  # there is nothing to re-attach to
         if done.end is End.FAILED:
@@ -329,13 +348,13 @@ class VideoGenerateOperator(BaseOperator):
             if refused_by_moderation(
                 facts.get("failure"), facts.get("failure_code"), facts.get("raw_status")
             ):
-                raise AirflowFailException(f"{done.message}. Change the prompt or the images")
-            raise VideoTaskFailed(f"{done.message}. A retry submits, and pays for, a new generation")
+                raise AirflowFailException(sentences(done.message, "Change the prompt or the images"))
+            raise VideoTaskFailed(sentences(done.message, "A retry submits, and pays for, a new generation"))
         if done.end in {End.GONE, End.REFUSED}:
             raise AirflowFailException(done.message)
         if ledger is None:
-            raise AirflowFailException(f"{done.message}. {_NO_MEMORY}")
-        raise _RAISED[done.end](f"{done.message}. A retry re-attaches to it and pays nothing")
+            raise AirflowFailException(sentences(done.message, _NO_MEMORY))
+        raise _RAISED[done.end](sentences(done.message, "A retry re-attaches to it and pays nothing"))
 
 
 _RAISED = {End.TIMED_OUT: VideoTaskTimeout, End.UNREACHABLE: VideoGatewayUnreachable}
@@ -359,12 +378,12 @@ _WHAT_TO_CHANGE = {
 
 def _not_submitted(error: GatewayError, model: str) -> Exception:
     if error.maybe_accepted:
-        return AirflowFailException(f"the create call broke off: {error}. {_look_it_up(model)}")
+        return AirflowFailException(sentences(f"the create call broke off: {error}", _look_it_up(model)))
     said = f"not submitted, nothing was paid: {error}"
     change = _WHAT_TO_CHANGE.get(error.kind, "")
     if error.retryable:
-        return VideoSubmitFailed(f"{said}. A retry submits it again; {change}")
-    return AirflowFailException(f"{said}. A retry would not help: {change}")
+        return VideoSubmitFailed(sentences(said, f"A retry submits it again; {change}"))
+    return AirflowFailException(sentences(said, f"A retry would not help: {change}"))
 
 
 def _look_it_up(model: str) -> str:

@@ -167,6 +167,10 @@ class TaskInstance:
         json.dumps(value)
         self.xcoms[key] = value
 
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
+
     def get_first_reschedule_date(self, _: Any) -> datetime | None:
         return None
 

@@ -321,7 +321,7 @@ class TestAFailureLeavesNothing:
         self, finished: Callable[..., str], clock: Clock, folder: Path, fault: str
     ) -> None:
         error = refused(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
-        self.check(folder, error, VideoDownloadFailed, fault[-3:], "Nothing is under the final name")
+        self.check(folder, error, VideoDownloadFailed, fault[-3:], "Fetching it again costs nothing")
 
     @pytest.mark.parametrize(("fault", "words"), [("not-a-video", "HTML"), ("short", "")])
     def test_no_whole_video(self, finished: Callable[..., str], folder: Path, fault: str, words: str) -> None:

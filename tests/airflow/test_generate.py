@@ -623,6 +623,30 @@ def test_what_is_remembered_in_a_bucket_is_small_and_holds_no_secret(
     assert "nobody's business" not in text
 
 
+@pytest.mark.parametrize("page", ["{", "[]", '{"video_id": "x"}'])
+def test_a_memory_that_cannot_be_read_is_not_taken_for_none(
+    connection: str, gateway: Gateway, tmp_path: Path, page: str
+) -> None:
+    memory = Memory(path=f"{tmp_path.as_uri()}/")
+    memory.submit("a fox")
+    (path,) = tmp_path.iterdir()
+    path.write_text(page)
+    with pytest.raises(AirflowFailException, match=r"(no|no such) entry"):
+        memory.submit("a fox")
+    assert gateway.paid == 1
+
+
+def test_a_retry_that_renders_another_prompt_does_not_tell_it_as_the_paid_one(
+    connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
+) -> None:
+    memory = Memory(path=f"{tmp_path.as_uri()}/")
+    memory.submit("a fox at 10:00")
+    gateway.finish()
+    result = memory.attempt("a fox at 10:05")
+    assert gateway.paid == 1
+    assert result["prompt"] is None
+
+
 class TestWithoutAMemoryNothingIsRetriedOnceItIsPaid:
     def test_a_timeout_fails_for_good(self, connection: str, gateway: Gateway, clock: Clock) -> None:
         error = refused("endless [never]", timeout=90)
@@ -641,9 +665,10 @@ class TestWithoutAMemoryNothingIsRetriedOnceItIsPaid:
 
     @pytest.mark.parametrize("cause", ["Trigger failure", "Trigger/execution timeout"])
     def test_a_trigger_that_broke_fails_for_good(self, connection: str, cause: str) -> None:
+        ti = TaskInstance(xcoms={"video_id": "veo3.1-fast:1"})
         with pytest.raises(AirflowFailException) as caught:
-            film().resume_execution("__fail__", {"error": cause}, context_of())
-        assert cause in str(caught.value)
+            film().resume_execution("__fail__", {"error": cause}, context_of(ti))
+        assert f"the wait for video veo3.1-fast:1: {cause}" in str(caught.value)
         assert "a retry would pay again" in str(caught.value)
 
     def test_with_one_a_trigger_that_broke_is_retried(self, connection: str) -> None:

@@ -164,7 +164,7 @@ FAILURES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "wrong path": (
         "a fox",
         {"host": "{url}/relay"},
-        ("no such route", "check the connection's host, path prefix and dialect"),
+        ("no such route", "Check the connection's host, path prefix and dialect"),
     ),
     "bad dialect": ("a fox", {"extra": {"dialect": "azure"}}, ("video_default", "dialect: 'azure' is none")),
 }
