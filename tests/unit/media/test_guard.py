@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from airflow_video_provider.media import BadDestination, BadURL, printable
+from airflow_video_provider.media.errors import excerpt
+from airflow_video_provider.media.fetch import Link, retry_after
+from airflow_video_provider.media.guard import AddressGuard, is_public
+
+
+class TestPublicAddresses:
+    @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+    def test_pass(self, address: str) -> None:
+        assert is_public(ipaddress.ip_address(address))
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "198.18.0.1",
+            "192.0.2.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:a00:1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::",
+            "2001:0:0:0:0:0:80ff:fffe",
+        ],
+    )
+    def test_are_the_only_ones(self, address: str) -> None:
+        assert not is_public(ipaddress.ip_address(address))
+
+
+class TestAllowedHosts:
+    @pytest.mark.parametrize(
+        ("entry", "host", "port", "address", "passes"),
+        [
+            ("10.0.0.0/8", "x", 80, "10.1.2.3", True),
+            ("10.0.0.0/8", "x", 80, "::ffff:10.1.2.3", True),
+            ("10.0.0.0/8", "x", 80, "192.168.0.1", False),
+            ("minio.internal", "minio.internal", 9000, "10.1.2.3", True),
+            ("minio.internal", "MinIO.internal.", 9000, "10.1.2.3", True),
+            ("minio.internal", "other.internal", 9000, "10.1.2.3", False),
+            (".internal", "a.b.internal", 80, "10.1.2.3", True),
+            ("*.internal", "a.internal", 80, "10.1.2.3", True),
+            (".internal", "internal.evil.com", 80, "10.1.2.3", False),
+            ("127.0.0.1:9000", "127.0.0.1", 9000, "127.0.0.1", True),
+            ("127.0.0.1:9000", "127.0.0.1", 22, "127.0.0.1", False),
+            ("[::1]:9000", "::1", 9000, "::1", True),
+            ("::1", "::1", 1, "::1", True),
+            ("localhost:8080", "localhost", 8080, "127.0.0.1", True),
+        ],
+    )
+    def test_open_what_they_name_and_nothing_else(
+        self, entry: str, host: str, port: int, address: str, passes: bool
+    ) -> None:
+        assert AddressGuard([entry]).allows(host, port, ipaddress.ip_address(address)) is passes
+
+    @pytest.mark.parametrize("entry", ["", "10.0.0.0/99", "https://host/"])
+    def test_that_say_nothing_are_refused(self, entry: str) -> None:
+        with pytest.raises(BadDestination, match="allowed_hosts"):
+            AddressGuard([entry])
+
+
+class TestLinks:
+    @pytest.mark.parametrize(
+        ("url", "target"),
+        [
+            ("https://h/a%2Fb?X=%2f&Y=a+b", b"/a%2Fb?X=%2f&Y=a+b"),
+            ("https://h", b"/"),
+            ("https://h?", b"/?"),
+            ("https://h/a b?c=ü#frag", b"/a%20b?c=%C3%BC"),
+            ("https://h/a?sig=%zz|{}", b"/a?sig=%zz|{}"),
+        ],
+    )
+    def test_are_sent_byte_for_byte(self, url: str, target: bytes) -> None:
+        assert Link.parse(url).target == target
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "ftp://h/x",
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+            "//h/x",
+            "http:///x",
+            "http://u@h/",
+            "http://u:p@h/",
+            "http://h\\@evil/",
+            "http://h/\r\nX: y",
+            "http://h:99999/",
+            "http://[::1/",
+            "h/x",
+            "",
+        ],
+    )
+    def test_that_are_ambiguous_or_foreign_are_refused(self, url: str) -> None:
+        with pytest.raises(BadURL):
+            Link.parse(url)
+
+    def test_have_one_origin_however_written(self) -> None:
+        assert (
+            Link.parse("https://Host/").origin
+            == Link.parse("https://host:443/x").origin
+            == ("https", "host", 443)
+        )
+
+
+class TestNothingSecretIsPrinted:
+    def test_of_a_url(self) -> None:
+        assert printable("https://u:pw@h:8/p/v.mp4?sig=abc#f") == "https://h:8/p/v.mp4?…"
+        assert printable("data:video/mp4;base64,AAAA") == "data:video/mp4,…"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "see https://h/x?sig=SECRET now",
+            '{"url": "https:\\/\\/h\\/x?sig=SECRET"}',
+            "Signature=SECRET",
+            "Authorization: SECRET",
+            "<StringToSign>SECRET</StringToSign>",
+            "token SECRET",
+        ],
+    )
+    def test_of_what_a_server_says(self, text: str) -> None:
+        assert "SECRET" not in excerpt(text)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 60.0),
+        ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_read_as_number_or_date(header: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": header}, now=40.0) == seconds
