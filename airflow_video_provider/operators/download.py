@@ -307,7 +307,7 @@ class VideoDownloadOperator(BaseOperator):
             elif isinstance(outlet, Asset):
                 events[outlet].extra = {**(events[outlet].extra or {}), **extra}
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Inputs and outputs for OpenLineage, which calls this where its provider is installed."""
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
