@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import unquote_to_bytes, urljoin
 
 from airflow_video_provider.media.errors import (
@@ -29,27 +29,11 @@ from airflow_video_provider.media.errors import (
 )
 from airflow_video_provider.media.fetch import Courier, Link, Reply
 from airflow_video_provider.media.guard import AddressGuard
-from airflow_video_provider.media.inspect import (
-    KINDS,
-    MP4,
-    Check,
-    Facts,
-    Kind,
-    describe,
-    inspect_file,
-    sniff,
-)
+from airflow_video_provider.media.inspect import KINDS, Check, Facts, describe, inspect_file, sniff
 from airflow_video_provider.media.names import fields_of
 from airflow_video_provider.media.names import file_name as make_name
 from airflow_video_provider.media.progress import Meter, ProgressCallback, default_progress
-from airflow_video_provider.media.publish import (
-    Spool,
-    Target,
-    begin_early,
-    exists,
-    publish,
-    spool_directory,
-)
+from airflow_video_provider.media.publish import Spool, Target, exists, publish, spool_directory
 from airflow_video_provider.media.source import (
     HEAD_SIZE,
     NETWORK_FAULTS,
@@ -59,9 +43,6 @@ from airflow_video_provider.media.source import (
     Transfer,
     disk_error,
 )
-
-if TYPE_CHECKING:
-    from airflow_video_provider.media.upload import PartsUpload
 
 log = logging.getLogger(__name__)
 
@@ -260,8 +241,6 @@ class _Download:
         self._target = Target.of(destination)
         self._temp_dir = temp_dir
         self._followed = False
-        self._early: PartsUpload | None = None
-        self._early_target = ("", 0)
         self._wanted_fields = fields_of(template) if template is not None else set()
         if template is None and self._target.is_directory_name:
             raise BadDestination(
@@ -306,8 +285,6 @@ class _Download:
         except _AlreadyThere as found:
             return found.video
         finally:
-            if self._early is not None:
-                self._early.abort()
             self._courier.close()
 
     # ---------------------------------------------------------------- what is there already
@@ -343,8 +320,6 @@ class _Download:
                 continue
             known = {field.name for field in fields(VideoFile)}
             facts = {key: value for key, value in notes.items() if key in known and key != "uri"}
-            if not facts.get("sha256"):  # a large file, whose notes were written before it had come
-                return self._look_at(target, size, target.uri.rpartition(".")[2], None)
             try:
                 return replace(VideoFile(uri=target.uri, **facts), skipped=True, seconds=self._elapsed())
             except TypeError:
@@ -370,15 +345,14 @@ class _Download:
         if video is not None:
             raise _AlreadyThere(video)
 
-    def _look_at(self, target: Target, size: int, extension: str, head: Head | None) -> VideoFile | None:
-        facts = Facts(KINDS.get(extension, MP4))
+    def _look_at(self, target: Target, size: int, extension: str, head: Head) -> VideoFile | None:
+        facts = Facts(KINDS[extension])
         if target.is_local:
             try:
                 facts = inspect_file(target.path, target.uri, check=self._check)
             except MediaError:
                 return None
-        host = head.link.host if head is not None else None
-        return self._describe(target, size, target.sha256(), facts, host, skipped=True)
+        return self._describe(target, size, target.sha256(), facts, head.link.host, skipped=True)
 
     # ---------------------------------------------------------------- fetching
 
@@ -387,7 +361,7 @@ class _Download:
         url, refresh = self._url, self._refresh_url
         while True:
             try:
-                self._transfer = Transfer(
+                fetched = Transfer(
                     self._courier,
                     url,
                     self._spool.fd,
@@ -397,8 +371,7 @@ class _Download:
                     on_progress=meter.update,
                     cancel=self._cancel,
                     begun=self._begin,
-                )
-                fetched = self._transfer.run()
+                ).run()
             except _Follow as link:
                 self._followed = True
                 url, refresh = (
@@ -430,34 +403,6 @@ class _Download:
         self._compare(kind.extension, head)
         if head.total is not None:
             self._spool.need(head.total)
-            self._send_early(kind, head.total)
-
-    def _send_early(self, kind: Kind, size: int) -> None:
-        """Begin to upload a large file whose name is known already."""
-        if "sha256" in self._wanted_fields or self._transfer.was_begun_anew:
-            return
-        timeout = self._limits.timeout
-        target = self._final(ext=kind.extension, sha256="")
-        self._early_target = (target.path, size)
-        self._early = begin_early(
-            target,
-            str(self._spool.path),
-            size=size,
-            content_type=kind.content_type,
-            video_id=self._video_id,
-            ready=lambda: self._transfer.settled,
-            deadline=None if timeout is None else self._begin + timeout,
-        )
-
-    def _early_upload(self, target: Target, size: int) -> PartsUpload | None:
-        """Return the upload that is under way, if it is of what came in the end."""
-        early, self._early = self._early, None
-        if early is None:
-            return None
-        if self._transfer.was_begun_anew or self._early_target != (target.path, size):
-            early.abort()
-            return None
-        return early
 
     def _ask_json_again(self) -> str | None:
         try:
@@ -514,7 +459,6 @@ class _Download:
             content_type=facts.kind.content_type,
             notes={**notes, "video_id": self._video_id, "sha256": fetched.sha256},
             timeout=self._time_left(),
-            early=self._early_upload(target, fetched.size),
         )
         video = replace(video, seconds=self._elapsed())
         if self._sidecar is not False:

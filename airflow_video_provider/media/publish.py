@@ -20,11 +20,10 @@ import secrets
 import shutil
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
 from airflow_video_provider.media.errors import (
@@ -36,9 +35,6 @@ from airflow_video_provider.media.errors import (
     excerpt,
     printable,
 )
-
-if TYPE_CHECKING:
-    from airflow_video_provider.media.upload import PartsUpload
 
 log = logging.getLogger(__name__)
 
@@ -304,7 +300,6 @@ def publish(
     content_type: str,
     notes: Mapping[str, Any],
     timeout: float | None = None,
-    early: PartsUpload | None = None,
 ) -> None:
     """Put the complete file in *spool* under its final name.
 
@@ -313,7 +308,6 @@ def publish(
     :param content_type: noted where the store keeps such a thing.
     :param notes: facts that the store keeps with the object (``video_id``, ``sha256`` and others).
     :param timeout: seconds that an upload may take; None for no bound.
-    :param early: an upload of this very file that is under way, and is now to be finished.
     :raises DestinationExists: *exclusive*, and something lies there.
     :raises PublishFailed: the store did not take it; nothing of it is visible.
     """
@@ -330,7 +324,6 @@ def publish(
             content_type=content_type,
             notes=notes,
             timeout=timeout,
-            early=early,
         )
 
 
@@ -387,15 +380,12 @@ def _publish_remote(
     content_type: str,
     notes: Mapping[str, Any],
     timeout: float | None,
-    early: PartsUpload | None,
 ) -> None:
     if exclusive and target.size() is not None:
         raise exists(target)
     atomic = bool(target.protocols & OBJECT_STORES)
     there = target if atomic else target.beside(f".{secrets.token_hex(4)}{TEMP_SUFFIX}")
     arguments = _arguments(there, size, content_type, notes) if atomic else {}
-    if early is not None and _finish(early, target):
-        return
     abort_uploads(target)
     try:
         if not atomic:
@@ -449,77 +439,21 @@ def _check_size(target: Target, size: int) -> None:
         )
 
 
-def begin_early(
-    target: Target,
-    path: str,
-    *,
-    size: int,
-    content_type: str,
-    video_id: str | None,
-    ready: Callable[[], int],
-    deadline: float | None,
-) -> PartsUpload | None:
-    """Begin to upload a large file while it is still coming; None where that is not worth it or not possible.
-
-    :param path: the local file that is growing.
-    :param size: the length that it will have.
-    :param ready: how many bytes of its beginning are there.
-    """
-    if not (target.protocols & S3 and hasattr(target.fs, "call_s3")):
-        return None
-    from airflow_video_provider.media import upload
-
-    if size < upload.EARLY:
-        return None
-    noted = _arguments(target, size, content_type, {"video_id": video_id, "size": size})
-    abort_uploads(target)
-    try:
-        return upload.PartsUpload(
-            target.fs,
-            target.path,
-            path,
-            size,
-            arguments={name: noted[name] for name in ("ContentType", "Metadata")},
-            concurrency=UPLOAD_CONCURRENCY,
-            deadline=deadline,
-            ready=ready,
-        )
-    except Exception as error:
-        log.debug("%s: uploading when the file is complete (%s)", target.uri, error)
-        abort_uploads(target)
-        return None
-
-
-def _finish(early: PartsUpload, target: Target) -> bool:
-    from airflow_video_provider.media.upload import NotPossible
-
-    try:
-        early.finish()
-    except NotPossible as reason:
-        log.debug("%s: uploading with put_file (%s)", target.uri, reason.__cause__)
-        return False
-    except Exception as error:
-        abort_uploads(target)
-        raise store_error(target, error) from error
-    return True
-
-
 def _upload_parts(target: Target, path: str, arguments: Mapping[str, Any], timeout: float | None) -> bool:
     """Upload in the way that is fastest where it works; False: it does not, and nothing was left."""
     if not (target.protocols & S3 and hasattr(target.fs, "call_s3")):
         return False
-    from airflow_video_provider.media.upload import NotPossible, PartsUpload
+    from airflow_video_provider.media.upload import NotPossible, upload_s3
 
     try:
-        PartsUpload(
+        upload_s3(
             target.fs,
             target.path,
             path,
-            os.path.getsize(path),
             arguments={name: arguments[name] for name in ("ContentType", "Metadata")},
             concurrency=UPLOAD_CONCURRENCY,
-            deadline=None if timeout is None else time.monotonic() + timeout,
-        ).finish()
+            timeout=timeout,
+        )
     except NotPossible as reason:
         log.debug("%s: uploading with put_file (%s)", target.uri, reason.__cause__ or "no signed parts")
         return False

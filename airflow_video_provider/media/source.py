@@ -457,17 +457,19 @@ class Transfer:
 
     def ask_for(self, part: Part) -> Reply:
         """Ask for a part of a file whose version is known, and believe nothing about the answer."""
-        last = "" if part.end is None else part.end - 1
+        # Taken once: another connection may take over the end of this part while the answer is on its way.
+        wanted_end = part.end
+        last = "" if wanted_end is None else wanted_end - 1
         extra = {"range": f"bytes={part.position}-{last}", "if-range": self.head.validator or ""}
         reply = self._courier.get(self._link, extra, trusted=self._trusted)
         try:
-            self._judge_part(reply, part)
+            self._judge_part(reply, part.position, wanted_end)
         except BaseException:
             reply.close()
             raise
         return reply
 
-    def _judge_part(self, reply: Reply, part: Part) -> None:
+    def _judge_part(self, reply: Reply, wanted: int, wanted_end: int | None) -> None:
         head = self.head
         if reply.status == 416:
             raise _Restart("the file became shorter")
@@ -478,7 +480,7 @@ class Transfer:
                 "the server stopped honouring ranges" if same else "the file changed", ranges_lie=same
             )
         begin, end, total = _content_range(reply)
-        if begin != part.position or end < begin or (part.end is not None and end >= part.end):
+        if begin != wanted or end < begin or (wanted_end is not None and end >= wanted_end):
             raise _Restart("the server answered another range than the one asked for", ranges_lie=True)
         if total is not None and total != head.total:
             raise _Restart("the file's length changed")
@@ -506,16 +508,6 @@ class Transfer:
         raise error
 
     # ---------------------------------------------------------------- bounds and verdicts
-
-    @property
-    def settled(self) -> int:
-        """How many bytes of the beginning lie on the disk and will not change; 0 once it was begun anew."""
-        return self._plan.watermark if self._head is not None and self._restarts == 0 else 0
-
-    @property
-    def was_begun_anew(self) -> bool:
-        """Whether bytes that had come were thrown away."""
-        return self._restarts > 0
 
     @property
     def head(self) -> Head:

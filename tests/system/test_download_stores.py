@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 
 from airflow_video_provider.media import DestinationExists, NoSpace, PublishFailed, download_many
 from scripts.services import S3Server, free_port
-from tests.system.misbehaving import Fault, Misbehaving, answer, cut, digest, reset, stall
+from tests.system.misbehaving import Fault, Misbehaving, answer, digest, reset, stall
 from tests.system.store_proxy import StoreProxy
 from tests.system.stores import LocalStore, S3Store, Store, Watcher
 from tests.system.test_download_faults import CLIP, MIDDLE, OTHER, QUICK, land
@@ -104,40 +103,6 @@ class TestEveryFaultOfTheStore:
         with Misbehaving(CLIP) as server, pytest.raises(PublishFailed, match=r"v1\.mp4"):
             land(server.url, store)
         assert store.names() == store.leftovers() == []
-
-
-class TestEarlyUploads:
-    """Large files are uploaded while they come; `eager` makes every file a large one."""
-
-    def test_begin_before_the_last_byte_has_come_and_end_after_every_check(
-        self, s3_server: S3Server, s3_store: Callable[..., S3Store], eager: None
-    ) -> None:
-        uploaded = threading.Event()
-
-        def notice(method: str, path: str) -> None:
-            if is_part(method, path, 1):
-                uploaded.set()
-
-        with StoreProxy(s3_server.endpoint, notice) as proxy, Misbehaving(CLIP) as server:
-            # The server keeps the last bytes back until the store has been asked to take the first part.
-            server.on_sent = lambda sent: sent < MIDDLE or uploaded.wait(20) or None
-            store = s3_store(proxy.endpoint)
-            landed = land(server.url, store, connections=1)
-            assert uploaded.is_set()
-            assert landed.sha256 == digest(store.read("v1.mp4") or b"")
-            asked = len(server.seen)
-            again = land(server.url, store)
-            assert (again.skipped, again.sha256, len(server.seen)) == (True, landed.sha256, asked)
-        assert store.leftovers() == []
-
-    def test_of_bytes_that_were_thrown_away_are_thrown_away_as_well(
-        self, s3_store: Callable[..., S3Store], eager: None
-    ) -> None:
-        store = s3_store()
-        script = (cut(MIDDLE), Fault("new_version"))
-        with Misbehaving(CLIP, script=script, next_version=OTHER) as server:
-            assert land(server.url, store, connections=1).sha256 == digest(OTHER)
-        assert (store.read("v1.mp4"), store.leftovers()) == (OTHER, [])
 
 
 class TestInterrupted:

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_video_provider.media.parts import MIB, MIN_PART, Plan
-from airflow_video_provider.media.source import Pace, expiry_of, pause_before, validator_of
+from airflow_video_provider.media.fetch import Link
+from airflow_video_provider.media.parts import MIB, MIN_PART, Part, Plan
+from airflow_video_provider.media.source import (
+    Head,
+    Limits,
+    Pace,
+    Transfer,
+    expiry_of,
+    pause_before,
+    validator_of,
+)
 
 
 class TestPlan:
@@ -119,3 +130,27 @@ def test_pauses_grow_and_follow_what_the_server_asks() -> None:
     assert 6.0 <= pause_before(4, 1.0) <= 10.0
     assert pause_before(20, 1.0) <= 37.5
     assert pause_before(1, 1.0, asked=50.0) == 50.0
+
+
+class TestPartsThatShrink:
+    """Another connection takes over the end of a part while the answer to its request is on its way."""
+
+    def test_are_no_reason_to_begin_anew(self) -> None:
+        class Answer:
+            status = 206
+            headers: ClassVar = {"content-range": "bytes 0-99/100", "etag": '"v"', "content-length": "100"}
+            link = Link.parse("http://h/v")
+
+            def close(self) -> None:
+                raise AssertionError
+
+        part = Part(0, 100)
+
+        class Asked:
+            def get(self, *_: object, **__: object) -> Answer:
+                part.end = 50
+                return Answer()
+
+        transfer = Transfer(Asked(), "http://h/v", 0, limits=Limits())
+        transfer._head = Head(Answer.link, 100, '"v"', None, Answer.headers)
+        assert transfer.ask_for(part) is not None
