@@ -19,6 +19,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
+from airflow_video_provider.httplog import quiet_httpx
 from airflow_video_provider.media.errors import (
     BadURL,
     MediaError,
@@ -214,7 +215,8 @@ class Courier:
         here = link
         for _ in range(MAX_REDIRECTS + 1):
             trusted = trusted and here.origin == self._headers_origin
-            reply = self._ask(here, extra, trusted=trusted)
+            with quiet_httpx():
+                reply = self._ask(here, extra, trusted=trusted)
             location = reply.headers.get("location")
             if reply.status not in REDIRECTS or not location:
                 return reply
