@@ -2,8 +2,8 @@
 
 ``httpx`` logs every request's full URL at INFO (``httpx/_client.py``, all versions since 0.24). Airflow 3
 silences that logger, Airflow 2.11 does not: there each poll would be a line of the task's log, and each
-download would write its presigned query into it. At DEBUG, ``httpcore`` logs the headers of every reply, and a
-redirect's ``Location`` is a presigned URL as well.
+download would write its presigned query into it. At DEBUG, ``httpcore`` logs the headers of every reply, and
+a redirect's ``Location`` is a presigned URL as well.
 """
 
 from __future__ import annotations
