@@ -72,7 +72,6 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {
                 "integration-name": "Video gateway",
-                "external-doc-url": "https://pypi.org/project/airflow-video-provider/",
                 "tags": ["service"],
             }
         ],
