@@ -1,4 +1,4 @@
-"""What the operator and the sensor share in reading their arguments and in deferring."""
+"""What operators, sensor and trigger share in reading their arguments and in waiting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.gateway.watch import URL_ASKS
 
 if TYPE_CHECKING:
-    from airflow_video_provider.hooks.video import VideoHook
+    from airflow_video_provider.gateway.client import GatewaySettings
 
 #: How much later than the trigger's own deadline Airflow ends a deferral: only for a triggerer that is gone.
 SAFETY_NET = timedelta(minutes=15)
@@ -61,8 +61,8 @@ def video_id_of(video: object) -> str:
     return video.strip()
 
 
-def url_asks(hook: VideoHook) -> int:
+def url_asks(settings: GatewaySettings) -> int:
     """How many more times to ask a finished task for its URL; see :class:`TaskWatch`."""
     from airflow_video_provider.gateway.dialects import DIALECTS
 
-    return URL_ASKS if DIALECTS[hook.get_conn().settings.dialect].url_in_reply else 0
+    return URL_ASKS if DIALECTS[settings.dialect].url_in_reply else 0

@@ -24,12 +24,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import psutil
 from cryptography.fernet import Fernet
 
-from scripts.processes import Process, ProcessError, free_port, stop_all, uninterrupted, wait_until
+from scripts.processes import Process, ProcessError, Service, free_port, stop_all, uninterrupted, wait_until
 
 T = TypeVar("T")
 Connection = str | Mapping[str, Any]
@@ -92,7 +92,7 @@ class Trigger:
     triggerer_id: int | None
 
 
-class LocalAirflow:
+class LocalAirflow(Service):
     """One Airflow with its own home, database and ports; a context manager that leaves nothing running.
 
     :param home: its AIRFLOW_HOME: a directory of its own, made when it is missing
@@ -128,17 +128,6 @@ class LocalAirflow:
         self._env = self._environment(connections or {}, env or {})
 
     # ------------------------------------------------------------------ life
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Make the database, start every component, and return once each has proved that it works."""

@@ -11,20 +11,17 @@ import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from scripts.processes import Process, free_port, stop_all, uninterrupted, wait_until
+from scripts.processes import Process, Service, free_port, stop_all, uninterrupted, wait_until
 
 
-class _Service:
+class _Server(Service):
     """A server in a session of its own, for as long as the `with` lasts."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
         self._process: Process | None = None
-
-    def start(self) -> None:
-        raise NotImplementedError
 
     def spawn(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> Process:
         with uninterrupted():
@@ -36,19 +33,8 @@ class _Service:
             stop_all([self._process], grace=3)
             self._process = None
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-class Sandbox(_Service):
+class Sandbox(_Server):
     """`python -m airflow_video_provider.sandbox`, with the connection that leads to it.
 
     :param seconds: how long each generation takes
@@ -104,7 +90,7 @@ class Sandbox(_Service):
             return json.loads(reply.read())
 
 
-class S3Server(_Service):
+class S3Server(_Server):
     """`rclone serve s3` over a directory: buckets are its directories, objects the files in them.
 
     :param root: what is served; the file of an object is `root / bucket / key`

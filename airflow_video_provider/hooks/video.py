@@ -239,7 +239,14 @@ class VideoHook(BaseHook):
     def __init__(self, video_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.video_conn_id = video_conn_id
+        self._connection: Connection | None = None
         self._gateway: Gateway | None = None
+
+    def _settings_source(self) -> Connection:
+        """The connection, fetched once per hook: each fetch may be a call to a secrets backend."""
+        if self._connection is None:
+            self._connection = self.get_connection(self.video_conn_id)
+        return self._connection
 
     def get_conn(self) -> Gateway:
         """The client, made once per hook.
@@ -249,7 +256,7 @@ class VideoHook(BaseHook):
         from airflow_video_provider.gateway.client import Gateway
 
         if self._gateway is None:
-            settings = settings_from_connection(self.get_connection(self.video_conn_id))
+            settings = settings_from_connection(self._settings_source())
             for name, value in settings.headers:
                 # Airflow masks the password by itself, but knows nothing of secret headers.
                 if re.search(r"auth|key|token|secret|cookie", name, re.I):
@@ -260,7 +267,7 @@ class VideoHook(BaseHook):
 
     def allowed_hosts(self) -> tuple[str, ...]:
         """See :func:`allowed_hosts_from_connection`."""
-        return allowed_hosts_from_connection(self.get_connection(self.video_conn_id))
+        return allowed_hosts_from_connection(self._settings_source())
 
     def close(self) -> None:
         """Close the connections, if any were made."""

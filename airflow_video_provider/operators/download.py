@@ -245,7 +245,7 @@ class VideoDownloadOperator(BaseOperator):
             deadline=None,
             unreachable_after=PATIENCE,
             contact_made=False,
-            url_asks=url_asks(hook),
+            url_asks=url_asks(hook.get_conn().settings),
         )
         while not isinstance(verdict := hook.ask(watch), Done):
             if watch.task is not None and not watch.task.state.is_final:

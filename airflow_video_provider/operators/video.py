@@ -201,7 +201,7 @@ class VideoGenerateOperator(BaseOperator):
                 unreachable_after=self.unreachable_after,
                 contact_made=task is not None,
                 submitted_at=now if task else None,
-                url_asks=url_asks(hook),
+                url_asks=url_asks(hook.get_conn().settings),
             )
             done = self._look(hook, watch, task)
         if done is None:

@@ -157,7 +157,7 @@ class VideoTaskSensor(BaseSensorOperator):
                 schedule=PollSchedule(self.poke_interval),
                 unreachable_after=self.unreachable_after,
                 contact_made=False,
-                url_asks=url_asks(hook),
+                url_asks=url_asks(hook.get_conn().settings),
             )
         except GatewayError as error:
             raise AirflowFailException(str(error)) from None

@@ -13,8 +13,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, RateLimitError
 from airflow_video_provider.gateway.pace import PollSchedule
-from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, URL_ASKS, Done, End, TaskWatch
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
 from airflow_video_provider.hooks.video import shared_gateway
+from airflow_video_provider.waiting import url_asks
 
 __all__ = ["VideoTaskTrigger"]
 
@@ -86,8 +87,6 @@ class VideoTaskTrigger(BaseTrigger):
         yield TriggerEvent(done.as_event())
 
     async def _wait(self) -> Done:
-        from airflow_video_provider.gateway.dialects import DIALECTS
-
         await asyncio.sleep(max(self.first_poll_at - time.time(), 0.0))
         async with shared_gateway(self.video_conn_id) as (gateway, gate):
             watch = TaskWatch(
@@ -96,7 +95,7 @@ class VideoTaskTrigger(BaseTrigger):
                 schedule=PollSchedule(self.poll_interval),
                 unreachable_after=self.unreachable_after,
                 submitted_at=self.submitted_at,
-                url_asks=URL_ASKS if DIALECTS[gateway.settings.dialect].url_in_reply else 0,
+                url_asks=url_asks(gateway.settings),
             )
             while True:
                 # A long Retry-After must not hold the last question back past the deadline.
