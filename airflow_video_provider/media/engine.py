@@ -16,24 +16,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote_to_bytes, urljoin
 
 from airflow_video_provider.media.errors import (
     BadDestination,
     DamagedVideo,
-    MediaError,
     NotAVideo,
     TooLarge,
     printable,
 )
 from airflow_video_provider.media.fetch import Courier, Link, Reply
 from airflow_video_provider.media.guard import AddressGuard
-from airflow_video_provider.media.inspect import KINDS, Check, Facts, describe, inspect_file, sniff
+from airflow_video_provider.media.inspect import Check, Facts, Kind, describe, inspect_file, sniff
 from airflow_video_provider.media.names import fields_of
 from airflow_video_provider.media.names import file_name as make_name
 from airflow_video_provider.media.progress import Meter, ProgressCallback, default_progress
-from airflow_video_provider.media.publish import Spool, Target, exists, publish, spool_directory
+from airflow_video_provider.media.publish import (
+    Spool,
+    Target,
+    begin_early,
+    exists,
+    publish,
+    spool_directory,
+)
 from airflow_video_provider.media.source import (
     HEAD_SIZE,
     NETWORK_FAULTS,
@@ -43,6 +49,9 @@ from airflow_video_provider.media.source import (
     Transfer,
     disk_error,
 )
+
+if TYPE_CHECKING:
+    from airflow_video_provider.media.upload import PartsUpload
 
 log = logging.getLogger(__name__)
 
@@ -241,6 +250,7 @@ class _Download:
         self._target = Target.of(destination)
         self._temp_dir = temp_dir
         self._followed = False
+        self._early: PartsUpload | None = None
         self._wanted_fields = fields_of(template) if template is not None else set()
         if template is None and self._target.is_directory_name:
             raise BadDestination(
@@ -273,19 +283,26 @@ class _Download:
         there = self._known_already()
         if there is not None:
             return there
-        directory = spool_directory(
-            self._target if self._template is None else self._target.child("-"), self._temp_dir
-        )
+        directory = self._spool_directory()
         Spool.sweep(directory)
         try:
             with Spool(directory) as spool:
                 self._spool = spool
-                fetched = self._fetch_data() if self._is_data else self._fetch()
-                return self._land(fetched)
+                try:
+                    fetched = self._fetch_data() if self._is_data else self._fetch()
+                    return self._land(fetched)
+                finally:
+                    if self._early is not None:
+                        self._early.abort()
         except _AlreadyThere as found:
             return found.video
         finally:
             self._courier.close()
+
+    def _spool_directory(self) -> str:
+        return spool_directory(
+            self._target if self._template is None else self._target.child("-"), self._temp_dir
+        )
 
     # ---------------------------------------------------------------- what is there already
 
@@ -315,16 +332,19 @@ class _Download:
         """What a sidecar or the store's notes say, when that is about this video and this very file."""
         if self._video_id is None:
             return None
-        for notes in (target.notes(), target.beside(".json").read_json()):
+        ours, host = False, None
+        for read in (target.notes, target.beside(".json").read_json):
+            notes = read()
             if not notes or notes.get("video_id") != self._video_id or notes.get("size") != size:
                 continue
+            ours, host = True, host or notes.get("source_host")
             known = {field.name for field in fields(VideoFile)}
-            facts = {key: value for key, value in notes.items() if key in known and key != "uri"}
+            facts = {key: value for key, value in notes.items() if key in known and key != "uri" and value}
             try:
                 return replace(VideoFile(uri=target.uri, **facts), skipped=True, seconds=self._elapsed())
-            except TypeError:
+            except TypeError:  # the notes of a large file, which were written before it had come
                 continue
-        return None
+        return self._look_at(target, size, host) if ours else None
 
     def _compare(self, kind_ext: str, head: Head) -> None:
         """Now that the name and the length are known: is the file there already, or is something else?"""
@@ -341,18 +361,23 @@ class _Download:
             if size != head.total:
                 raise exists(target, f" with {size} bytes, and this video has {head.total}")
             if self._video_id is not None and "video_id" in self._wanted_fields:
-                video = self._look_at(target, size, kind_ext, head)
+                video = self._look_at(target, size, head.link.host)
         if video is not None:
             raise _AlreadyThere(video)
 
-    def _look_at(self, target: Target, size: int, extension: str, head: Head) -> VideoFile | None:
-        facts = Facts(KINDS[extension])
-        if target.is_local:
-            try:
-                facts = inspect_file(target.path, target.uri, check=self._check)
-            except MediaError:
-                return None
-        return self._describe(target, size, target.sha256(), facts, head.link.host, skipped=True)
+    def _look_at(self, target: Target, size: int, host: str | None = None) -> VideoFile | None:
+        """Read what lies there to tell about it what nobody wrote down."""
+        try:
+            if target.is_local:
+                sha256, facts = target.sha256(), inspect_file(target.path, target.uri, check=self._check)
+            else:
+                with Spool(self._spool_directory()) as spool:
+                    spool.need(size)
+                    sha256 = target.sha256(copy=spool.fd)
+                    facts = inspect_file(str(spool.path), target.uri, check=self._check)
+        except (NotAVideo, DamagedVideo):
+            return None
+        return self._describe(target, size, sha256, facts, host, skipped=True)
 
     # ---------------------------------------------------------------- fetching
 
@@ -361,7 +386,7 @@ class _Download:
         url, refresh = self._url, self._refresh_url
         while True:
             try:
-                fetched = Transfer(
+                self._transfer = Transfer(
                     self._courier,
                     url,
                     self._spool.fd,
@@ -371,7 +396,8 @@ class _Download:
                     on_progress=meter.update,
                     cancel=self._cancel,
                     begun=self._begin,
-                ).run()
+                )
+                fetched = self._transfer.run()
             except _Follow as link:
                 self._followed = True
                 url, refresh = (
@@ -403,6 +429,22 @@ class _Download:
         self._compare(kind.extension, head)
         if head.total is not None:
             self._spool.need(head.total)
+            self._send_early(kind, head.total, head.link.host)
+
+    def _send_early(self, kind: Kind, size: int, host: str) -> None:
+        """Begin to upload a large file, if its name does not depend on what is still to come."""
+        if "sha256" in self._wanted_fields:
+            return
+        timeout = self._limits.timeout
+        self._early = begin_early(
+            self._final(ext=kind.extension, sha256=""),
+            str(self._spool.path),
+            size=size,
+            content_type=kind.content_type,
+            notes={"video_id": self._video_id, "size": size, "source_host": host},
+            ready=lambda: self._transfer.settled,
+            deadline=None if timeout is None else self._begin + timeout,
+        )
 
     def _ask_json_again(self) -> str | None:
         try:
@@ -444,6 +486,9 @@ class _Download:
         self._check_announced_digest(fetched, shown)
         facts = inspect_file(str(self._spool.path), shown, check=self._check)
         target = self._final(ext=facts.kind.extension, sha256=fetched.sha256)
+        if self._early is not None and self._transfer.begun_anew:
+            self._early.abort()
+            self._early = None
         host = fetched.head.link.host or None
         video = self._describe(target, fetched.size, fetched.sha256, facts, host)
         if self._if_exists == "skip":
@@ -459,6 +504,7 @@ class _Download:
             content_type=facts.kind.content_type,
             notes={**notes, "video_id": self._video_id, "sha256": fetched.sha256},
             timeout=self._time_left(),
+            early=self._early,
         )
         video = replace(video, seconds=self._elapsed())
         if self._sidecar is not False:

@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import httpcore
@@ -127,13 +127,18 @@ def _split_port(entry: str) -> tuple[str, int | None]:
 
 
 class GuardedStream(httpcore.NetworkStream):
-    """An open connection that is read in large pieces."""
+    """An open connection that is read in large pieces.
 
-    def __init__(self, inner: httpcore.NetworkStream) -> None:
+    :param opened: notes each stream, also the one that TLS makes of it, so that it can be aborted.
+    """
+
+    def __init__(self, inner: httpcore.NetworkStream, opened: Callable[[GuardedStream], None]) -> None:
         self._inner = inner
+        self._opened = opened
         self._socket: socket.socket = inner.get_extra_info("socket")
         self._tls = isinstance(self._socket, ssl.SSLSocket)
         self._buffer = bytearray(READ_SIZE) if self._tls else bytearray()
+        opened(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what there is: up to :data:`READ_SIZE`, however little *max_bytes* asks for."""
@@ -177,7 +182,7 @@ class GuardedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return GuardedStream(self._inner.start_tls(ssl_context, server_hostname, timeout))
+        return GuardedStream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._opened)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
@@ -212,11 +217,12 @@ class GuardedBackend(httpcore.NetworkBackend):
                 if position == len(addresses) - 1:
                     raise
                 continue
-            stream = GuardedStream(inner)
-            with self._lock:
-                self._open.add(stream)
-            return stream
+            return GuardedStream(inner, self._note)
         raise httpcore.ConnectError(f"{host} has no address")
+
+    def _note(self, stream: GuardedStream) -> None:
+        with self._lock:
+            self._open.add(stream)
 
     def abort(self) -> None:
         """Break every open connection, so that no thread stays blocked on one."""

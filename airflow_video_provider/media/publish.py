@@ -20,10 +20,11 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from airflow_video_provider.media.errors import (
@@ -35,6 +36,9 @@ from airflow_video_provider.media.errors import (
     excerpt,
     printable,
 )
+
+if TYPE_CHECKING:
+    from airflow_video_provider.media.upload import PartsUpload
 
 log = logging.getLogger(__name__)
 
@@ -171,9 +175,10 @@ class Target:
             return None
         return found if isinstance(found, dict) else None
 
-    def sha256(self) -> str:
+    def sha256(self, copy: int | None = None) -> str:
         """Digest what lies there.
 
+        :param copy: a file descriptor that the bytes are written to as well.
         :raises PublishFailed: it cannot be read.
         """
         digest = hashlib.sha256()
@@ -182,6 +187,8 @@ class Target:
             with opened as file:
                 while block := file.read(2**20):
                     digest.update(block)
+                    if copy is not None:
+                        os.write(copy, block)
         except Exception as error:
             raise store_error(self, error) from error
         return digest.hexdigest()
@@ -300,6 +307,7 @@ def publish(
     content_type: str,
     notes: Mapping[str, Any],
     timeout: float | None = None,
+    early: PartsUpload | None = None,
 ) -> None:
     """Put the complete file in *spool* under its final name.
 
@@ -308,6 +316,7 @@ def publish(
     :param content_type: noted where the store keeps such a thing.
     :param notes: facts that the store keeps with the object (``video_id``, ``sha256`` and others).
     :param timeout: seconds that an upload may take; None for no bound.
+    :param early: an upload of this very file that is under way (see :func:`begin_early`), to be finished.
     :raises DestinationExists: *exclusive*, and something lies there.
     :raises PublishFailed: the store did not take it; nothing of it is visible.
     """
@@ -324,6 +333,7 @@ def publish(
             content_type=content_type,
             notes=notes,
             timeout=timeout,
+            early=early,
         )
 
 
@@ -380,17 +390,22 @@ def _publish_remote(
     content_type: str,
     notes: Mapping[str, Any],
     timeout: float | None,
+    early: PartsUpload | None,
 ) -> None:
     if exclusive and target.size() is not None:
         raise exists(target)
     atomic = bool(target.protocols & OBJECT_STORES)
     there = target if atomic else target.beside(f".{secrets.token_hex(4)}{TEMP_SUFFIX}")
     arguments = _arguments(there, size, content_type, notes) if atomic else {}
-    abort_uploads(target)
+    if early is not None and not early.fits(target.path, size, content_type):
+        early.abort()
+        early = None
+    if early is None:
+        abort_uploads(target)
     try:
         if not atomic:
             target.fs.makedirs(target.path.rpartition("/")[0], exist_ok=True)
-        if not _upload_parts(there, str(spool.path), arguments, timeout):
+        if not _upload_parts(there, str(spool.path), arguments, timeout, early):
             _put(there, str(spool.path), arguments, timeout)
             _check_size(there, size)
         if not atomic:
@@ -439,21 +454,84 @@ def _check_size(target: Target, size: int) -> None:
         )
 
 
-def _upload_parts(target: Target, path: str, arguments: Mapping[str, Any], timeout: float | None) -> bool:
-    """Upload in the way that is fastest where it works; False: it does not, and nothing was left."""
-    if not (target.protocols & S3 and hasattr(target.fs, "call_s3")):
-        return False
-    from airflow_video_provider.media.upload import NotPossible, upload_s3
+def begin_early(
+    target: Target,
+    path: str,
+    *,
+    size: int,
+    content_type: str,
+    notes: Mapping[str, Any],
+    ready: Callable[[], int],
+    deadline: float | None,
+) -> PartsUpload | None:
+    """Begin to upload a large file while it is still coming; None where that brings little or cannot be done.
 
+    :param path: the local file that is growing.
+    :param size: the length that it will have.
+    :param notes: what can be said of the file already.
+    :param ready: tells how many bytes of its beginning are there for good.
+    :param deadline: the monotonic time at which it is given up.
+    """
+    if not _takes_parts(target):
+        return None
+    from airflow_video_provider.media import upload
+
+    if size < upload.EARLY:
+        return None
+    abort_uploads(target)
     try:
-        upload_s3(
-            target.fs,
-            target.path,
-            path,
-            arguments={name: arguments[name] for name in ("ContentType", "Metadata")},
-            concurrency=UPLOAD_CONCURRENCY,
-            timeout=timeout,
+        return _parts_upload(
+            target, path, size, _arguments(target, size, content_type, notes), deadline, ready=ready
         )
+    except Exception as error:
+        # The store is asked again when the file is complete, and what it says then is the verdict.
+        log.debug("%s: uploading when the file is complete (%s)", target.uri, type(error).__name__)
+        return None
+
+
+def _takes_parts(target: Target) -> bool:
+    return bool(target.protocols & S3) and hasattr(target.fs, "call_s3")
+
+
+def _parts_upload(
+    target: Target,
+    path: str,
+    size: int,
+    arguments: Mapping[str, Any],
+    deadline: float | None,
+    *,
+    ready: Callable[[], int] | None = None,
+) -> PartsUpload:
+    from airflow_video_provider.media.upload import PartsUpload
+
+    return PartsUpload(
+        target.fs,
+        target.path,
+        path,
+        size,
+        arguments={name: arguments[name] for name in ("ContentType", "Metadata")},
+        concurrency=UPLOAD_CONCURRENCY,
+        deadline=deadline,
+        ready=ready,
+    )
+
+
+def _upload_parts(
+    target: Target,
+    path: str,
+    arguments: Mapping[str, Any],
+    timeout: float | None,
+    early: PartsUpload | None,
+) -> bool:
+    """Upload in the way that is fastest where it works; False: it does not, and nothing was left."""
+    if not _takes_parts(target):
+        return False
+    from airflow_video_provider.media.upload import NotPossible
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        upload = early or _parts_upload(target, path, os.path.getsize(path), arguments, deadline)
+        upload.finish()
     except NotPossible as reason:
         log.debug("%s: uploading with put_file (%s)", target.uri, reason.__cause__ or "no signed parts")
         return False

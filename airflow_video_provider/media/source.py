@@ -285,6 +285,8 @@ class Transfer:
         self._received_at_refresh = 0
         self._shown = False
         self.most_connections = 1
+        self.begun_anew = False
+        """Whether bytes that had come were thrown away."""
 
     # ---------------------------------------------------------------- the whole
 
@@ -336,6 +338,7 @@ class Transfer:
 
     def _begin(self, reply: Reply) -> Part:
         self._forget_digest()
+        self.begun_anew = self._shown
         os.ftruncate(self._fd, 0)
         if not self._shown:
             self._shown = True
@@ -508,6 +511,11 @@ class Transfer:
         raise error
 
     # ---------------------------------------------------------------- bounds and verdicts
+
+    @property
+    def settled(self) -> int:
+        """How many bytes of the beginning lie on the disk for good; 0 once it was begun anew."""
+        return 0 if self._head is None or self.begun_anew else self._plan.watermark
 
     @property
     def head(self) -> Head:

@@ -9,11 +9,12 @@ sign), :class:`NotPossible` is raised before or after cleaning up, and the calle
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -22,12 +23,19 @@ import httpcore
 
 from airflow_video_provider.media.guard import AddressGuard, GuardedBackend, IPAddress
 
+log = logging.getLogger(__name__)
+
 BLOCK = 256 * 1024
 PART = 16 * 2**20
 MAX_PARTS = 10_000
 WORTH_IT = 32 * 2**20
+CONNECT_TIMEOUT = 15.0
 PUT_TIMEOUT = 60.0
 TRIES = 3
+EARLY = 256 * 2**20
+"""From this size on, parts are sent while later ones still come. The object's notes, which are given when the
+upload is opened, cannot hold the digest then."""
+
 FAULTS = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 
@@ -42,39 +50,144 @@ class NotPossible(Exception):
     """This way of uploading does not work with this store; nothing of it is left there."""
 
 
-def upload_s3(
-    fs: Any, path: str, local: str, *, arguments: Mapping[str, Any], concurrency: int, timeout: float | None
-) -> None:
-    """Upload the file *local* to *path* of the ``s3fs`` file system *fs* in parts, completed in one step.
+class PartsUpload:
+    """One multipart upload, whose parts are sent in their order as soon as their bytes lie on the disk.
 
+    Nothing of it is visible before :meth:`finish`. The sizes of the parts are asked of the store and compared
+    before they are put together, so an object that is visible has the right size.
+
+    :param fs: an ``s3fs`` file system.
+    :param path: of the object in it.
+    :param local: the file, which may still be growing.
+    :param size: the length that it will have, in bytes.
     :param arguments: of the API's CreateMultipartUpload (ContentType, Metadata).
     :param concurrency: parts at a time.
-    :param timeout: seconds for all of it.
-    The sizes of the parts are asked of the store and compared before they are put together, so an object
-    that is visible has the right size.
-
+    :param deadline: the monotonic time at which it is given up; None for no bound.
+    :param ready: tells how many bytes of the beginning of *local* are there for good; all by default.
     :raises NotPossible: use another way.
     """
-    size = os.path.getsize(local)
-    unusual = [
-        name for name in getattr(fs, "s3_additional_kwargs", None) or {} if name.startswith("SSECustomer")
-    ]
-    if size < WORTH_IT or fs.anon or unusual or getattr(fs, "req_kw", None):
-        raise NotPossible
-    bucket, key, _ = fs.split_path(path)
-    deadline = None if timeout is None else time.monotonic() + timeout
-    opened = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key, **arguments)
-    upload = {"Bucket": bucket, "Key": key, "UploadId": opened["UploadId"]}
-    try:
-        parts = _send(fs, upload, local, size, concurrency, deadline)
-        _check_arrived(fs, upload, size)
-    except BaseException as error:
-        fs.call_s3("abort_multipart_upload", **upload)
-        if isinstance(error, Exception) and (deadline is None or time.monotonic() < deadline):
-            raise NotPossible from error
-        raise
-    fs.call_s3("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
-    fs.invalidate_cache(path)
+
+    def __init__(
+        self,
+        fs: Any,
+        path: str,
+        local: str,
+        size: int,
+        *,
+        arguments: Mapping[str, Any],
+        concurrency: int,
+        deadline: float | None,
+        ready: Callable[[], int] | None = None,
+    ) -> None:
+        settings = getattr(fs, "s3_additional_kwargs", None) or {}
+        unusual = any(name.startswith("SSECustomer") for name in settings)
+        if size < WORTH_IT or fs.anon or unusual or getattr(fs, "req_kw", None):
+            raise NotPossible
+        self._fs, self._path, self._local, self._size = fs, path, local, size
+        self._arguments = dict(arguments)
+        self._deadline, self._ready = deadline, ready or (lambda: size)
+        self._stop = threading.Event()
+        self._backend = GuardedBackend(Anywhere())
+        self._over = False
+        bucket, key, _ = fs.split_path(path)
+        opened = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key, **arguments)
+        self._upload = {"Bucket": bucket, "Key": key, "UploadId": opened["UploadId"]}
+        self._threads = ThreadPoolExecutor(concurrency, "video-upload")
+        self._futures: list[Future[dict[str, Any]]] = []
+        self._pool: httpcore.ConnectionPool | None = None
+        try:
+            self._sign = _signer(fs, self._upload)
+            self._pool = pool = _pool(fs, self._sign(1), self._backend)
+        except BaseException:
+            self.abort()
+            raise
+        step = max(PART, -(-size // MAX_PARTS))
+        self._futures = [
+            self._threads.submit(self._send, pool, number, start, min(step, size - start))
+            for number, start in enumerate(range(0, size, step), 1)
+        ]
+
+    def fits(self, path: str, size: int, content_type: str) -> bool:
+        """Whether this is what would be opened for a file that turned out to be so."""
+        return (self._path, self._size, self._arguments["ContentType"]) == (path, size, content_type)
+
+    def finish(self) -> None:
+        """Wait for the parts, compare them, and make the object visible.
+
+        :raises NotPossible: a part failed, and there is time for another way. Nothing was left.
+        """
+        try:
+            wait(self._futures, return_when=FIRST_EXCEPTION)
+            parts = [future.result() for future in self._futures if future.done()]
+            _check_arrived(self._fs, self._upload, self._size)
+        except BaseException as error:
+            self.abort()
+            if isinstance(error, Exception) and (self._deadline is None or time.monotonic() < self._deadline):
+                raise NotPossible from error
+            raise
+        self._fs.call_s3("complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts})
+        self._over = True
+        self._close()
+        self._fs.invalidate_cache(self._path)
+
+    def abort(self) -> None:
+        """End it, unless it has ended already; nothing of it is left in the store."""
+        if self._over:
+            return
+        self._over = True
+        self._stop.set()
+        self._backend.abort()  # else one would wait for the store's answers
+        self._close()
+        try:
+            self._fs.call_s3("abort_multipart_upload", **self._upload)
+        except FileNotFoundError:
+            pass  # somebody else has ended it
+        except Exception as error:  # what went wrong before is the news; this only costs storage
+            log.warning(
+                "%s: the store did not discard the parts of an unfinished upload (%s). They are invisible; "
+                "the next download to this name discards them.",
+                self._path,
+                type(error).__name__,
+            )
+
+    def _close(self) -> None:
+        # A part that still arrived after the abort would stay in the store, so the threads are waited for.
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.close()
+
+    def _time_left(self) -> float:
+        left = PUT_TIMEOUT if self._deadline is None else min(PUT_TIMEOUT, self._deadline - time.monotonic())
+        if self._stop.is_set() or left <= 0:
+            raise TimeoutError("the upload took too long")
+        return left
+
+    def _send(self, pool: httpcore.ConnectionPool, number: int, start: int, length: int) -> dict[str, Any]:
+        while self._ready() < start + length:
+            self._time_left()
+            self._stop.wait(0.01)
+        for attempt in range(1, TRIES + 1):
+            left = self._time_left()
+            try:
+                answer = pool.request(
+                    "PUT",
+                    self._sign(number),
+                    headers={"Content-Length": str(length)},
+                    content=_blocks(self._local, start, length, self._stop),
+                    extensions={
+                        "timeout": {"connect": min(CONNECT_TIMEOUT, left), "read": left, "write": left}
+                    },
+                )
+            except FAULTS:
+                if attempt == TRIES:
+                    raise
+                continue
+            etag = next((v.decode() for k, v in answer.headers if k.lower() == b"etag"), None)
+            if answer.status == 200 and etag:
+                return {"PartNumber": number, "ETag": etag}
+            if answer.status < 500:
+                break
+        raise OSError(f"part {number} was answered with HTTP {answer.status}")
 
 
 def _check_arrived(fs: Any, upload: Mapping[str, str], size: int) -> None:
@@ -87,54 +200,6 @@ def _check_arrived(fs: Any, upload: Mapping[str, str], size: int) -> None:
             break
     if total != size:
         raise OSError(f"the store shows {total} bytes in the parts of {size} bytes")
-
-
-def _send(
-    fs: Any, upload: Mapping[str, str], local: str, size: int, concurrency: int, deadline: float | None
-) -> list[dict[str, Any]]:
-    step = max(PART, -(-size // MAX_PARTS))
-    ranges = [
-        (number, start, min(step, size - start)) for number, start in enumerate(range(0, size, step), 1)
-    ]
-    sign = _signer(fs, upload)
-    sign_first = sign(1)
-    stop = threading.Event()
-    backend = GuardedBackend(Anywhere())
-    with _pool(fs, sign_first, backend) as pool, ThreadPoolExecutor(concurrency, "video-upload") as threads:
-
-        def one(number: int, start: int, length: int) -> dict[str, Any]:
-            for attempt in range(1, TRIES + 1):
-                left = PUT_TIMEOUT if deadline is None else min(PUT_TIMEOUT, deadline - time.monotonic())
-                if stop.is_set() or left <= 0:
-                    raise TimeoutError("the upload took too long")
-                try:
-                    answer = pool.request(
-                        "PUT",
-                        sign(number),
-                        headers={"Content-Length": str(length)},
-                        content=_blocks(local, start, length, stop),
-                        extensions={"timeout": dict.fromkeys(("connect", "read", "write"), left)},
-                    )
-                except FAULTS:
-                    if attempt == TRIES:
-                        raise
-                    continue
-                etag = next((v.decode() for k, v in answer.headers if k.lower() == b"etag"), None)
-                if answer.status == 200 and etag:
-                    return {"PartNumber": number, "ETag": etag}
-                if answer.status < 500:
-                    break
-            raise OSError(f"part {number} was answered with HTTP {answer.status}")
-
-        futures = [threads.submit(one, *entry) for entry in ranges]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-            return [future.result() for future in futures if future.done()]
-        finally:
-            stop.set()
-            threads.shutdown(wait=False, cancel_futures=True)
-            if not all(future.done() for future in futures):
-                backend.abort()  # else the caller would wait for the store's answers
 
 
 def _blocks(local: str, start: int, length: int, stop: threading.Event) -> Iterator[bytes]:

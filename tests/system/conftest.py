@@ -113,10 +113,11 @@ def tls(certificate: Path) -> ssl.SSLContext:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open several connections even for small and fast files, and upload them in parts."""
+    """Open several connections even for small and fast files, and upload them in parts while they come."""
     from airflow_video_provider.media import guard, parts, source, upload
 
-    monkeypatch.setattr(upload, "WORTH_IT", 0)
+    for name in ("EARLY", "WORTH_IT"):
+        monkeypatch.setattr(upload, name, 0)
     monkeypatch.setattr(upload, "PART", 100_000)
     monkeypatch.setattr(parts, "MIN_PART", 64 * 1024)
     monkeypatch.setattr(source, "MIN_PART", 64 * 1024)

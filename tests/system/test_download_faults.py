@@ -435,6 +435,16 @@ class TestTls:
                 land(server.url, store, verify=str(certificate))
             assert plain.seen == []
 
+    def test_is_broken_off_when_the_time_is_over(
+        self, store: Store, tls: ssl.SSLContext, certificate: Path
+    ) -> None:
+        with Misbehaving(CLIP, forever=stall(MIDDLE), tls=tls) as server:
+            patient = {"timeout": 0.5, "stall_timeout": 600.0}
+            with pytest.raises(DownloadTimeout, match=f"{MIDDLE} of {len(CLIP)} bytes"):
+                land(server.url, store, verify=str(certificate), connections=1, **patient)
+            assert not [thread for thread in threading.enumerate() if thread.name == "video-download"]
+        assert store.names() == store.leftovers() == []
+
 
 class TestStopping:
     def test_a_cancelled_download_leaves_nothing(self, store: Store) -> None:

@@ -9,26 +9,34 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_video_provider.media import DestinationExists, NoSpace, PublishFailed, download_many
+from airflow_video_provider.media import (
+    DestinationExists,
+    NoSpace,
+    PublishFailed,
+    SourceRefused,
+    download_many,
+    upload,
+)
 from scripts.services import S3Server, free_port
-from tests.system.misbehaving import Fault, Misbehaving, answer, digest, reset, stall
+from tests.system.misbehaving import Fault, Misbehaving, answer, cut, digest, reset, stall
 from tests.system.store_proxy import StoreProxy
 from tests.system.stores import LocalStore, S3Store, Store, Watcher
 from tests.system.test_download_faults import CLIP, MIDDLE, OTHER, QUICK, land
 from tests.system.videos import h264
 
 
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Upload even a small file in parts."""
-    from airflow_video_provider.media import upload
-
+@pytest.fixture(params=[upload.EARLY, 0], ids=["complete", "still coming"])
+def small_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upload even a small file in parts: when it is complete, and while it is still coming."""
+    monkeypatch.setattr(upload, "EARLY", request.param)
     monkeypatch.setattr(upload, "WORTH_IT", 0)
     monkeypatch.setattr(upload, "PART", 100_000)
 
@@ -102,6 +110,77 @@ class TestEveryFaultOfTheStore:
         store = s3_store(f"http://127.0.0.1:{free_port()}")
         with Misbehaving(CLIP) as server, pytest.raises(PublishFailed, match=r"v1\.mp4"):
             land(server.url, store)
+        assert store.names() == store.leftovers() == []
+
+
+class TestEarlyUploads:
+    """Large files are uploaded while they come; `eager` makes every file a large one."""
+
+    def test_begin_before_the_last_byte_has_come_and_end_after_every_check(
+        self, s3_server: S3Server, s3_store: Callable[..., S3Store], eager: None
+    ) -> None:
+        uploaded = threading.Event()
+
+        def notice(method: str, path: str) -> None:
+            if is_part(method, path, 1):
+                uploaded.set()
+
+        with StoreProxy(s3_server.endpoint, notice) as proxy, Misbehaving(CLIP) as server:
+            # The server keeps the last bytes back until the store has been asked to take the first part.
+            server.on_sent = lambda sent: sent < MIDDLE or uploaded.wait(20) or None
+            store = s3_store(proxy.endpoint)
+            landed = land(server.url, store, connections=1)
+            assert uploaded.is_set()
+            assert landed.sha256 == digest(store.read("v1.mp4") or b"")
+        assert store.leftovers() == []
+
+    @pytest.mark.parametrize("sidecar", [False, True], ids=["read anew", "by its sidecar"])
+    def test_are_found_again_with_everything_that_is_known_of_them(
+        self, sidecar: bool, s3_store: Callable[..., S3Store], eager: None
+    ) -> None:
+        """Their notes are as old as the upload's beginning and hold no digest."""
+        store = s3_store()
+        with Misbehaving(CLIP) as server:
+            landed = land(server.url, store, sidecar=sidecar)
+            asked = len(server.seen)
+            again = land(server.url, store, sidecar=sidecar)
+            assert len(server.seen) == asked
+        assert again == replace(landed, skipped=True, seconds=again.seconds)
+        assert landed.duration
+
+    def test_of_bytes_that_were_thrown_away_are_thrown_away_as_well(
+        self, s3_store: Callable[..., S3Store], eager: None
+    ) -> None:
+        store = s3_store()
+        script = (cut(MIDDLE), Fault("new_version"))
+        with Misbehaving(CLIP, script=script, next_version=OTHER) as server:
+            assert land(server.url, store, connections=1).sha256 == digest(OTHER)
+        assert (store.read("v1.mp4"), store.leftovers()) == (OTHER, [])
+
+    def test_whose_parts_are_still_on_their_way_end_with_the_download(
+        self, s3_server: S3Server, s3_store: Callable[..., S3Store], eager: None
+    ) -> None:
+        """The store takes the first part and answers never; the video's server gives up in the middle."""
+        over, taken = threading.Event(), threading.Event()
+
+        def hold(method: str, path: str) -> None:
+            if is_part(method, path, 1):
+                taken.set()
+                over.wait(60)
+
+        with (
+            StoreProxy(s3_server.endpoint, hold) as proxy,
+            Misbehaving(CLIP, script=(reset(MIDDLE),), forever=answer(451)) as server,
+        ):
+            server.on_sent = lambda sent: sent < MIDDLE or taken.wait(20) or None
+            store = s3_store(proxy.endpoint)
+            try:
+                with pytest.raises(SourceRefused, match="451"):
+                    land(server.url, store, connections=1)
+                assert not over.is_set()
+                assert not [t for t in threading.enumerate() if t.name.startswith("video-upload")]
+            finally:
+                over.set()
         assert store.names() == store.leftovers() == []
 
 
@@ -203,8 +282,8 @@ class TestManyAtATime:
 PROGRAM = """
 import json, sys
 from airflow_video_provider.media import download, upload
-upload.WORTH_IT, upload.PART = 0, 100_000
 arguments = json.loads(sys.stdin.read())
+upload.WORTH_IT, upload.PART, upload.EARLY = 0, 100_000, arguments.pop("early")
 options = arguments.pop("storage", None)
 if options:
     from upath import UPath
@@ -225,7 +304,7 @@ class TestKilled:
     @pytest.mark.parametrize("seed", range(4))
     def test_while_downloading_leaves_nothing_after_the_next_run(self, seed: int, store: Store) -> None:
         moment = random.Random(seed).randrange(len(CLIP))  # noqa: S311
-        arguments = self.arguments(store)
+        arguments = {**self.arguments(store), "early": 0 if seed % 2 else upload.EARLY}
         # The server stops at the moment and waits for the hang-up, so the kill cannot come too late.
         with Misbehaving(CLIP, script=(stall(moment),)) as server:
             process = start({"url": server.url, **arguments})
@@ -238,9 +317,10 @@ class TestKilled:
             assert land(server.url, store).sha256 == digest(CLIP)
         assert (store.names(), store.leftovers()) == (["v1.mp4"], [])
 
+    @pytest.mark.parametrize("early", [upload.EARLY, 0], ids=["complete", "still coming"])
     @pytest.mark.parametrize("number", range(1, LAST_PART + 1))
     def test_while_uploading_leaves_nothing_after_the_next_run(
-        self, number: int, s3_server: S3Server, s3_store: Callable[..., S3Store]
+        self, number: int, early: int, s3_server: S3Server, s3_store: Callable[..., S3Store]
     ) -> None:
         victims: list[subprocess.Popen[str]] = []
 
@@ -252,7 +332,7 @@ class TestKilled:
 
         with StoreProxy(s3_server.endpoint, kill) as proxy, Misbehaving(CLIP) as server:
             store = s3_store(proxy.endpoint)
-            process = start({"url": server.url, **self.arguments(store)})
+            process = start({"url": server.url, "early": early, **self.arguments(store)})
             victims.append(process)
             process.wait(60)
             assert victims == []
@@ -315,14 +395,14 @@ class TestDiskFull:
 MEMORY = """
 import json, resource, sys
 import httpcore, fsspec, s3fs, av
-from airflow_video_provider.media import engine
+from airflow_video_provider.media import MediaError, engine
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 arguments = json.loads(sys.stdin.read())
 before = peak()
 try:
     engine.download(**arguments, progress=lambda moment: None)
-except engine.MediaError as error:
+except MediaError as error:
     print(type(error).__name__, file=sys.stderr)
 print(peak() - before)
 """
