@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qsl, urlsplit
@@ -52,6 +52,9 @@ PROGRESS_SIZE = 64 * 1024
 
 MIN_RATE = 1024
 """Bytes per second below which a connection counts as stalled."""
+
+PROOF = MIB
+"""Bytes at either end of what is there that a fresh link of another version's name must repeat."""
 
 WORTH_SHARING = 8 * MIB
 MAX_REFRESHES = 3
@@ -284,6 +287,7 @@ class Transfer:
         self._refreshes = self._restarts = 0
         self._received_at_refresh = 0
         self._shown = False
+        self._is_fresh = False
         self.most_connections = 1
         self.begun_anew = False
         """Whether bytes that had come were thrown away."""
@@ -371,7 +375,7 @@ class Transfer:
             self._refreshes = 0
         self._received_at_refresh = received
         self._refreshes += 1
-        self._trusted = True
+        self._trusted = self._is_fresh = True
         if self._link is not self._asked and self._refreshes == 1:
             self._link = self._asked
             return
@@ -416,10 +420,46 @@ class Transfer:
                     self._plan.give_back(part)
                     part = None
                 self._pause(pause)
-            except BaseException:
+            except BaseException as fault:
                 if part is not None:
                     self._plan.give_back(part)
-                raise
+                if not (isinstance(fault, _Restart) and self._is_same_file()):
+                    raise
+
+    def _is_same_file(self) -> bool:
+        """Whether a fresh link, under another version's name, leads to the bytes that are there already.
+
+        Another store or edge may name the same file's version otherwise. Its length must be the same, and so
+        must the first and the latest of the bytes that are there, :data:`PROOF` each. The name that it gives
+        holds from then on.
+        """
+        if not self._is_fresh or not self.can_resume:
+            return False
+        self._is_fresh = False
+        settled = self._plan.watermark
+        try:
+            names = {
+                self._name_of_same_bytes(begin, min(begin + PROOF, settled))
+                for begin in {0, max(0, settled - PROOF)}
+            }
+        except TRANSIENT_FAULTS:
+            return False
+        name = names.pop()
+        if name is None or names:
+            return False
+        self._head = replace(self.head, validator=name)
+        return True
+
+    def _name_of_same_bytes(self, begin: int, end: int) -> str | None:
+        if begin >= end:
+            return None
+        reply = self._courier.get(self._link, {"range": f"bytes={begin}-{end - 1}"}, trusted=self._trusted)
+        with reply:
+            self._raise_for_status(reply)
+            if reply.status != 206 or _content_range(reply) != (begin, end - 1, self.head.total):
+                return None
+            same = reply.read(end - begin) == os.pread(self._fd, end - begin, begin)
+            return validator_of(reply.headers) if same else None
 
     def _ask_first(self) -> Reply:
         extra = {"range": "bytes=0-"} if self._use_ranges else {}

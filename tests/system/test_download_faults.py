@@ -31,6 +31,7 @@ from airflow_video_provider.media import (
     UnsafeAddress,
     UntrustedCertificate,
     download,
+    source,
 )
 from tests.system.misbehaving import FINE, Fault, Misbehaving, answer, cut, digest, reset, stall, trickle
 from tests.system.stores import Store, Watcher
@@ -303,6 +304,39 @@ class TestFreshLinks:
         ):
             landed = land(old.url, store, refresh_url=lambda: new.url)
         assert landed.sha256 == digest(OTHER)
+
+    def test_the_same_bytes_under_another_version_are_gone_on_with(self, store: Store) -> None:
+        with (
+            Misbehaving(CLIP, script=(cut(MIDDLE),), forever=answer(403)) as old,
+            Misbehaving(CLIP, etag='"another"') as new,
+        ):
+            landed = land(old.url, store, refresh_url=lambda: new.url, connections=1)
+            assert landed.sha256 == digest(CLIP)
+            assert new.seen[-1].headers["range"] == f"bytes={MIDDLE}-{LAST}"
+            assert new.seen[-1].headers["if-range"] == '"another"'
+
+    def test_a_link_that_breaks_while_it_is_compared_is_begun_anew(self, store: Store) -> None:
+        with (
+            Misbehaving(CLIP, script=(cut(MIDDLE),), forever=answer(403)) as old,
+            Misbehaving(CLIP, etag='"another"', script=(FINE, reset(0))) as new,
+        ):
+            assert land(old.url, store, refresh_url=lambda: new.url, connections=1).sha256 == digest(CLIP)
+            assert new.seen[-1].headers["range"] == "bytes=0-"
+
+    @pytest.mark.parametrize("spot", [100, MIDDLE - 1], ids=["the first", "the latest"])
+    def test_other_bytes_of_the_same_length_are_begun_anew(
+        self, spot: int, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(source, "PROOF", 1000)
+        room = (MIDDLE + 8).to_bytes(4) + b"free" + bytes(MIDDLE)
+        before = CLIP[:32] + room + CLIP[32:]
+        after = before[:spot] + b"!" + before[spot + 1 :]
+        with (
+            Misbehaving(before, script=(cut(MIDDLE),), forever=answer(403)) as old,
+            Misbehaving(after, etag='"another"') as new,
+        ):
+            landed = land(old.url, store, refresh_url=lambda: new.url, connections=1, check="structure")
+        assert landed.sha256 == digest(after)
 
     def test_a_link_that_says_it_has_expired_is_not_even_asked(self, store: Store) -> None:
         with Misbehaving(CLIP) as server:

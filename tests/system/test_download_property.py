@@ -47,22 +47,30 @@ FAULTS = st.one_of(
     ),
     etag=st.sampled_from(['"v1"', 'W/"v1"', None]),
     connections=st.sampled_from([1, 4]),
-    fresh=st.booleans(),
+    fresh=st.sampled_from(["no link", "the same link", "another link"]),
+    elsewhere=st.lists(FAULTS, max_size=4),
 )
 def test_any_sequence_of_misbehaviours(
-    script: list[Fault], forever: Fault, etag: str | None, connections: int, fresh: bool
+    script: list[Fault],
+    forever: Fault,
+    etag: str | None,
+    connections: int,
+    fresh: str,
+    elsewhere: list[Fault],
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
         Misbehaving(CLIP, script=script, forever=forever, etag=etag, next_version=OTHER) as server,
+        Misbehaving(CLIP, script=elsewhere, etag='"another"', next_version=OTHER) as other,
     ):
+        links = {"no link": None, "the same link": lambda: server.url, "another link": lambda: other.url}
         path = Path(directory, "v.mp4")
         try:
             landed = download(
                 server.url,
                 path,
                 connections=connections,
-                refresh_url=(lambda: server.url) if fresh else None,
+                refresh_url=links[fresh],
                 **{**QUICK, "stall_timeout": 0.1},
             )
         except MediaError:
