@@ -247,7 +247,8 @@ class _Download:
         self._check, self._sidecar, self._cancel = check, sidecar, cancel
         self._progress = progress
         self._begin = time.monotonic()
-        self._target = Target.of(destination)
+        deadline = None if limits.timeout is None else self._begin + limits.timeout
+        self._target = replace(Target.of(destination), deadline=deadline)
         self._temp_dir = temp_dir
         self._followed = False
         self._early: PartsUpload | None = None
@@ -435,7 +436,6 @@ class _Download:
         """Begin to upload a large file, if its name does not depend on what is still to come."""
         if "sha256" in self._wanted_fields:
             return
-        timeout = self._limits.timeout
         self._early = begin_early(
             self._final(ext=kind.extension, sha256=""),
             str(self._spool.path),
@@ -443,7 +443,6 @@ class _Download:
             content_type=kind.content_type,
             notes={"video_id": self._video_id, "size": size, "source_host": host},
             ready=lambda: self._transfer.settled,
-            deadline=None if timeout is None else self._begin + timeout,
         )
 
     def _ask_json_again(self) -> str | None:
@@ -503,7 +502,6 @@ class _Download:
             exclusive=self._if_exists != "overwrite",
             content_type=facts.kind.content_type,
             notes={**notes, "video_id": self._video_id, "sha256": fetched.sha256},
-            timeout=self._time_left(),
             early=self._early,
         )
         video = replace(video, seconds=self._elapsed())
@@ -570,16 +568,10 @@ class _Download:
                 exclusive=False,
                 content_type="application/json",
                 notes={},
-                timeout=self._time_left(),
             )
 
     def _elapsed(self) -> float:
         return round(time.monotonic() - self._begin, 3)
-
-    def _time_left(self) -> float | None:
-        if self._limits.timeout is None:
-            return None
-        return max(0.1, self._limits.timeout - (time.monotonic() - self._begin))
 
 
 def link_in_json(body: bytes, base: str) -> str | None:

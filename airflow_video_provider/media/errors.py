@@ -32,9 +32,10 @@ from urllib.parse import urlsplit
 
 _URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,20}:(?://|\\/\\/)[^\s\"'<>]+")
 _SECRET_IN_TEXT = re.compile(
-    r"(?i)\b(signature|sig|token|x-amz-[a-z-]+|x-goog-[a-z-]+|credential|authorization|bearer|api[_-]?key"
-    r"|awsaccesskeyid|accesskeyid|signatureprovided|stringtosign\w*|canonicalrequest\w*)\b[\"'>]*\s*[:=> ]"
-    r"\s*[^\s<,;&\"]+"
+    r"(?i)\b((?:[a-z]+_)?token|signature|sig|x-amz-[a-z-]+|x-goog-[a-z-]+|credential|authorization|bearer"
+    r"|api[_-]?key|accountkey|sharedaccesskey|sharedkey|awsaccesskeyid|accesskeyid|signatureprovided"
+    r"|stringtosign\w*|canonicalrequest\w*)\b[\"'>]*\s*[:=> ]"
+    r"\s*(?:(?:bearer|basic|sharedkey) )?[^\s<,;&\"]+"
 )
 
 

@@ -8,7 +8,6 @@ move.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import fcntl
@@ -19,14 +18,14 @@ import os
 import secrets
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote, unquote
 
+from airflow_video_provider.media.asking import CLEANUP_TIME, ask, run
 from airflow_video_provider.media.errors import (
     BadDestination,
     DestinationExists,
@@ -54,6 +53,11 @@ OBJECT_STORES = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "wasb", "wasbs", "oci", "oss", "r2"}
 )
 S3 = frozenset({"s3", "s3a"})
+GCS = frozenset({"gs", "gcs"})
+AZURE = frozenset({"abfs", "abfss", "az"})
+
+REFUSED = frozenset({400, 401, 403, 404})
+"""Statuses by which a store says that it will not do it another time either."""
 
 
 # ------------------------------------------------------------------ where to
@@ -61,11 +65,15 @@ S3 = frozenset({"s3", "s3a"})
 
 @dataclass(frozen=True)
 class Target:
-    """A final name: an fsspec file system, its own path in it, and the URI that people know it by."""
+    """A final name: an fsspec file system, its own path in it, and the URI that people know it by.
+
+    :ivar deadline: the monotonic time at which a store that does not answer is given up; None for no bound.
+    """
 
     fs: Any
     path: str
     uri: str
+    deadline: float | None = None
 
     @classmethod
     def of(cls, destination: Any) -> Target:
@@ -95,6 +103,14 @@ class Target:
             ) from None
         target = cls(fs, path, text)
         return _local(path, slash=text.endswith("/")) if target.is_local else target
+
+    def ask(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the file system, until the deadline at the latest."""
+        return ask(self.fs, method, *args, timeout=self.time_left(), **kwargs)
+
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, and a tenth of one when it is over; None without a deadline."""
+        return None if self.deadline is None else max(0.1, self.deadline - time.monotonic())
 
     @property
     def protocols(self) -> frozenset[str]:
@@ -137,7 +153,7 @@ class Target:
                 return None
         try:
             self._forget_listing()
-            found = self.fs.info(self.path)
+            found = self.ask("info", self.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:
@@ -156,9 +172,9 @@ class Target:
             return None
         try:
             if self.protocols & S3:
-                found = self.fs.metadata(self.path)
+                found = self.ask("metadata", self.path)
             else:
-                found = self.fs.info(self.path).get("metadata") or {}
+                found = self.ask("info", self.path).get("metadata") or {}
             return {
                 "video_id": unquote(found["videoid"]),
                 "sha256": found["sha256"],
@@ -170,7 +186,9 @@ class Target:
     def read_json(self) -> dict[str, Any] | None:
         """Return the JSON object that lies there, None when there is none."""
         try:
-            found = json.loads(Path(self.path).read_bytes() if self.is_local else self.fs.cat_file(self.path))
+            found = json.loads(
+                Path(self.path).read_bytes() if self.is_local else self.ask("cat_file", self.path)
+            )
         except Exception:
             return None
         return found if isinstance(found, dict) else None
@@ -306,7 +324,6 @@ def publish(
     exclusive: bool,
     content_type: str,
     notes: Mapping[str, Any],
-    timeout: float | None = None,
     early: PartsUpload | None = None,
 ) -> None:
     """Put the complete file in *spool* under its final name.
@@ -315,7 +332,6 @@ def publish(
     :param exclusive: never replace what lies there.
     :param content_type: noted where the store keeps such a thing.
     :param notes: facts that the store keeps with the object (``video_id``, ``sha256`` and others).
-    :param timeout: seconds that an upload may take; None for no bound.
     :param early: an upload of this very file that is under way (see :func:`begin_early`), to be finished.
     :raises DestinationExists: *exclusive*, and something lies there.
     :raises PublishFailed: the store did not take it; nothing of it is visible.
@@ -332,7 +348,6 @@ def publish(
             exclusive=exclusive,
             content_type=content_type,
             notes=notes,
-            timeout=timeout,
             early=early,
         )
 
@@ -389,7 +404,6 @@ def _publish_remote(
     exclusive: bool,
     content_type: str,
     notes: Mapping[str, Any],
-    timeout: float | None,
     early: PartsUpload | None,
 ) -> None:
     if exclusive and target.size() is not None:
@@ -405,8 +419,8 @@ def _publish_remote(
     try:
         if not atomic:
             target.fs.makedirs(target.path.rpartition("/")[0], exist_ok=True)
-        if not _upload_parts(there, str(spool.path), arguments, timeout, early):
-            _put(there, str(spool.path), arguments, timeout)
+        if not _upload_parts(there, str(spool.path), arguments, early):
+            _put(there, str(spool.path), arguments)
             _check_size(there, size)
         if not atomic:
             target.fs.mv(there.path, target.path)
@@ -436,11 +450,17 @@ def _arguments(target: Target, size: int, content_type: str, notes: Mapping[str,
             "chunksize": part,
             "max_concurrency": UPLOAD_CONCURRENCY,
         }
-    if target.protocols & {"gs", "gcs"}:
+    if target.protocols & GCS:
         return {"content_type": content_type, "metadata": noted, "chunksize": UPLOAD_PART}
-    if target.protocols & {"abfs", "abfss", "az"}:
-        # adlfs sets the metadata itself and takes none.
-        return {"overwrite": True, "max_concurrency": UPLOAD_CONCURRENCY}
+    if target.protocols & AZURE:
+        from azure.storage.blob import ContentSettings
+
+        return {
+            "content_settings": ContentSettings(content_type=content_type),
+            # The second is how adlfs tells a blob from a directory.
+            "metadata": {**noted, "is_directory": "false"},
+            "max_concurrency": UPLOAD_CONCURRENCY,
+        }
     return {}
 
 
@@ -462,7 +482,6 @@ def begin_early(
     content_type: str,
     notes: Mapping[str, Any],
     ready: Callable[[], int],
-    deadline: float | None,
 ) -> PartsUpload | None:
     """Begin to upload a large file while it is still coming; None where that brings little or cannot be done.
 
@@ -470,7 +489,6 @@ def begin_early(
     :param size: the length that it will have.
     :param notes: what can be said of the file already.
     :param ready: tells how many bytes of its beginning are there for good.
-    :param deadline: the monotonic time at which it is given up.
     """
     if not _takes_parts(target):
         return None
@@ -480,9 +498,7 @@ def begin_early(
         return None
     abort_uploads(target)
     try:
-        return _parts_upload(
-            target, path, size, _arguments(target, size, content_type, notes), deadline, ready=ready
-        )
+        return _parts_upload(target, path, size, _arguments(target, size, content_type, notes), ready)
     except Exception as error:
         # The store is asked again when the file is complete, and what it says then is the verdict.
         log.debug("%s: uploading when the file is complete (%s)", target.uri, type(error).__name__)
@@ -498,39 +514,28 @@ def _parts_upload(
     path: str,
     size: int,
     arguments: Mapping[str, Any],
-    deadline: float | None,
-    *,
     ready: Callable[[], int] | None = None,
 ) -> PartsUpload:
     from airflow_video_provider.media.upload import PartsUpload
 
     return PartsUpload(
-        target.fs,
-        target.path,
+        target,
         path,
         size,
         arguments={name: arguments[name] for name in ("ContentType", "Metadata")},
         concurrency=UPLOAD_CONCURRENCY,
-        deadline=deadline,
         ready=ready,
     )
 
 
-def _upload_parts(
-    target: Target,
-    path: str,
-    arguments: Mapping[str, Any],
-    timeout: float | None,
-    early: PartsUpload | None,
-) -> bool:
+def _upload_parts(target: Target, path: str, arguments: Mapping[str, Any], early: PartsUpload | None) -> bool:
     """Upload in the way that is fastest where it works; False: it does not, and nothing was left."""
     if not _takes_parts(target):
         return False
     from airflow_video_provider.media.upload import NotPossible
 
-    deadline = None if timeout is None else time.monotonic() + timeout
     try:
-        upload = early or _parts_upload(target, path, os.path.getsize(path), arguments, deadline)
+        upload = early or _parts_upload(target, path, os.path.getsize(path), arguments)
         upload.finish()
     except NotPossible as reason:
         log.debug("%s: uploading with put_file (%s)", target.uri, reason.__cause__ or "no signed parts")
@@ -538,33 +543,38 @@ def _upload_parts(
     return True
 
 
-def _put(target: Target, path: str, arguments: Mapping[str, Any], timeout: float | None) -> None:
+def _put(target: Target, path: str, arguments: Mapping[str, Any]) -> None:
     """Run ``put_file`` so that an interrupted caller also ends the upload, which runs in another thread."""
     fs = target.fs
     if not getattr(fs, "async_impl", False):
         fs.put_file(path, target.path, **arguments)
         return
-    over = threading.Event()
-
-    async def upload() -> None:
-        try:
-            await fs._put_file(path, target.path, **arguments)
-        finally:
-            over.set()
-
-    running = asyncio.run_coroutine_threadsafe(upload(), fs.loop)
     try:
-        running.result(timeout)
-    except TimeoutError:
-        if running.done():
-            raise
+        if target.protocols & AZURE:
+            with open(path, "rb") as file:
+                data = file if os.path.getsize(path) <= UPLOAD_PART else _Unsized(file)
+                run(fs, _put_azure(target, data, arguments), target.time_left())
+        else:
+            run(fs, fs._put_file(path, target.path, **arguments), target.time_left())
+    except TimeoutError as error:
         raise PublishFailed(
-            f"{target.uri}: not uploaded within {timeout:g} s; the upload was stopped"
-        ) from None
-    finally:
-        if not running.done():
-            running.cancel()
-            over.wait(10.0)
+            f"{target.uri}: not uploaded within the timeout; the upload was stopped"
+        ) from error
+
+
+async def _put_azure(target: Target, data: Any, arguments: Mapping[str, Any]) -> None:
+    """What adlfs's ``put_file`` does, which takes no metadata and reads a file of up to 64 MiB whole."""
+    container, name, _ = target.fs.split_path(target.path)
+    async with target.fs.service_client.get_blob_client(container, name) as blob:
+        await blob.upload_blob(data, overwrite=True, **arguments)
+    target.fs.invalidate_cache()
+
+
+class _Unsized:
+    """A file whose length cannot be asked: Azure's client then sends blocks of 4 MiB, not one request."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
 
 
 def abort_uploads(target: Target) -> None:
@@ -576,11 +586,19 @@ def abort_uploads(target: Target) -> None:
         return
     try:
         bucket, key, _ = target.fs.split_path(target.path)
-        found = target.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
+        found = ask(
+            target.fs, "call_s3", "list_multipart_uploads", Bucket=bucket, Prefix=key, timeout=CLEANUP_TIME
+        )
         for upload in found.get("Uploads") or ():
             if upload["Key"] == key:
-                target.fs.call_s3(
-                    "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"]
+                ask(
+                    target.fs,
+                    "call_s3",
+                    "abort_multipart_upload",
+                    Bucket=bucket,
+                    Key=key,
+                    UploadId=upload["UploadId"],
+                    timeout=CLEANUP_TIME,
                 )
     except Exception as error:
         log.debug("%s: unfinished uploads cannot be listed (%s)", target.uri, type(error).__name__)
@@ -590,10 +608,15 @@ def store_error(target: Target, error: Exception) -> MediaError:
     """Turn what a store raised into one of ours."""
     if isinstance(error, MediaError):
         return error
-    said = excerpt(str(error), 300).rstrip(".")
+    said = "no answer within the timeout" if isinstance(error, TimeoutError) else excerpt(str(error), 300)
     failed = PublishFailed(
-        f"{target.uri}: the destination failed: {type(error).__name__}: {said}. Nothing is "
+        f"{target.uri}: the destination failed: {type(error).__name__}: {said.rstrip('.')}. Nothing is "
         "visible under the final name."
     )
-    failed.retryable = not isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError)
+    status = getattr(error, "status_code", getattr(error, "code", None))  # Azure's and gcsfs's exceptions
+    failed.retryable = not (
+        isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError)
+        or status in REFUSED
+        or str(error).startswith("Forbidden")  # gcsfs's OSError for a 403
+    )
     return failed

@@ -15,13 +15,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 
+from airflow_video_provider.media.asking import CLEANUP_TIME, ask
 from airflow_video_provider.media.guard import AddressGuard, GuardedBackend, IPAddress
+
+if TYPE_CHECKING:
+    from airflow_video_provider.media.publish import Target
 
 log = logging.getLogger(__name__)
 
@@ -56,41 +60,38 @@ class PartsUpload:
     Nothing of it is visible before :meth:`finish`. The sizes of the parts are asked of the store and compared
     before they are put together, so an object that is visible has the right size.
 
-    :param fs: an ``s3fs`` file system.
-    :param path: of the object in it.
+    :param target: of the object, in an ``s3fs`` file system; its deadline holds for the upload.
     :param local: the file, which may still be growing.
     :param size: the length that it will have, in bytes.
     :param arguments: of the API's CreateMultipartUpload (ContentType, Metadata).
     :param concurrency: parts at a time.
-    :param deadline: the monotonic time at which it is given up; None for no bound.
     :param ready: tells how many bytes of the beginning of *local* are there for good; all by default.
     :raises NotPossible: use another way.
     """
 
     def __init__(
         self,
-        fs: Any,
-        path: str,
+        target: Target,
         local: str,
         size: int,
         *,
         arguments: Mapping[str, Any],
         concurrency: int,
-        deadline: float | None,
         ready: Callable[[], int] | None = None,
     ) -> None:
+        fs = target.fs
         settings = getattr(fs, "s3_additional_kwargs", None) or {}
         unusual = any(name.startswith("SSECustomer") for name in settings)
         if size < WORTH_IT or fs.anon or unusual or getattr(fs, "req_kw", None):
             raise NotPossible
-        self._fs, self._path, self._local, self._size = fs, path, local, size
+        self._target, self._local, self._size = target, local, size
         self._arguments = dict(arguments)
-        self._deadline, self._ready = deadline, ready or (lambda: size)
+        self._ready = ready or (lambda: size)
         self._stop = threading.Event()
         self._backend = GuardedBackend(Anywhere())
         self._over = False
-        bucket, key, _ = fs.split_path(path)
-        opened = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key, **arguments)
+        bucket, key, _ = fs.split_path(target.path)
+        opened = self._target.ask("call_s3", "create_multipart_upload", Bucket=bucket, Key=key, **arguments)
         self._upload = {"Bucket": bucket, "Key": key, "UploadId": opened["UploadId"]}
         self._threads = ThreadPoolExecutor(concurrency, "video-upload")
         self._futures: list[Future[dict[str, Any]]] = []
@@ -109,7 +110,7 @@ class PartsUpload:
 
     def fits(self, path: str, size: int, content_type: str) -> bool:
         """Whether this is what would be opened for a file that turned out to be so."""
-        return (self._path, self._size, self._arguments["ContentType"]) == (path, size, content_type)
+        return (self._target.path, self._size, self._arguments["ContentType"]) == (path, size, content_type)
 
     def finish(self) -> None:
         """Wait for the parts, compare them, and make the object visible.
@@ -119,16 +120,18 @@ class PartsUpload:
         try:
             wait(self._futures, return_when=FIRST_EXCEPTION)
             parts = [future.result() for future in self._futures if future.done()]
-            _check_arrived(self._fs, self._upload, self._size)
+            self._check_arrived()
         except BaseException as error:
             self.abort()
-            if isinstance(error, Exception) and (self._deadline is None or time.monotonic() < self._deadline):
+            if isinstance(error, Exception) and not self._is_late():
                 raise NotPossible from error
             raise
-        self._fs.call_s3("complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts})
+        self._target.ask(
+            "call_s3", "complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts}
+        )
         self._over = True
         self._close()
-        self._fs.invalidate_cache(self._path)
+        self._target.fs.invalidate_cache(self._target.path)
 
     def abort(self) -> None:
         """End it, unless it has ended already; nothing of it is left in the store."""
@@ -139,16 +142,27 @@ class PartsUpload:
         self._backend.abort()  # else one would wait for the store's answers
         self._close()
         try:
-            self._fs.call_s3("abort_multipart_upload", **self._upload)
+            ask(self._target.fs, "call_s3", "abort_multipart_upload", **self._upload, timeout=CLEANUP_TIME)
         except FileNotFoundError:
             pass  # somebody else has ended it
         except Exception as error:  # what went wrong before is the news; this only costs storage
             log.warning(
                 "%s: the store did not discard the parts of an unfinished upload (%s). They are invisible; "
                 "the next download to this name discards them.",
-                self._path,
+                self._target.uri,
                 type(error).__name__,
             )
+
+    def _check_arrived(self) -> None:
+        total, marker = 0, 0
+        while True:
+            page = self._target.ask("call_s3", "list_parts", **self._upload, PartNumberMarker=marker)
+            total += sum(int(part["Size"]) for part in page.get("Parts") or ())
+            marker = int(page.get("NextPartNumberMarker") or 0)
+            if not page.get("IsTruncated"):
+                break
+        if total != self._size:
+            raise OSError(f"the store shows {total} bytes in the parts of {self._size} bytes")
 
     def _close(self) -> None:
         # A part that still arrived after the abort would stay in the store, so the threads are waited for.
@@ -157,10 +171,12 @@ class PartsUpload:
             self._pool.close()
 
     def _time_left(self) -> float:
-        left = PUT_TIMEOUT if self._deadline is None else min(PUT_TIMEOUT, self._deadline - time.monotonic())
-        if self._stop.is_set() or left <= 0:
+        if self._stop.is_set() or self._is_late():
             raise TimeoutError("the upload took too long")
-        return left
+        return min(PUT_TIMEOUT, self._target.time_left() or PUT_TIMEOUT)
+
+    def _is_late(self) -> bool:
+        return self._target.deadline is not None and time.monotonic() >= self._target.deadline
 
     def _send(self, pool: httpcore.ConnectionPool, number: int, start: int, length: int) -> dict[str, Any]:
         while self._ready() < start + length:
@@ -188,18 +204,6 @@ class PartsUpload:
             if answer.status < 500:
                 break
         raise OSError(f"part {number} was answered with HTTP {answer.status}")
-
-
-def _check_arrived(fs: Any, upload: Mapping[str, str], size: int) -> None:
-    total, marker = 0, 0
-    while True:
-        page = fs.call_s3("list_parts", **upload, PartNumberMarker=marker)
-        total += sum(int(part["Size"]) for part in page.get("Parts") or ())
-        marker = int(page.get("NextPartNumberMarker") or 0)
-        if not page.get("IsTruncated"):
-            break
-    if total != size:
-        raise OSError(f"the store shows {total} bytes in the parts of {size} bytes")
 
 
 def _blocks(local: str, start: int, length: int, stop: threading.Event) -> Iterator[bytes]:

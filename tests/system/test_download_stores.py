@@ -106,6 +106,17 @@ class TestEveryFaultOfTheStore:
             land(server.url, store)
         assert (store.read("v1.mp4"), store.leftovers()) == (CLIP, [])
 
+    @pytest.mark.parametrize("asked", ["HEAD", "GET"])
+    def test_a_store_that_says_nothing_to_a_question_is_given_up(
+        self, asked: str, s3_server: S3Server, s3_store: Callable[..., S3Store], eager: None
+    ) -> None:
+        silent = lambda method, path: 0 if method == asked else None  # noqa: E731
+        with StoreProxy(s3_server.endpoint, silent) as proxy, Misbehaving(CLIP) as server:
+            store = s3_store(proxy.endpoint)
+            with pytest.raises(PublishFailed, match="no answer within the timeout"):
+                land(server.url, store, timeout=1.0)
+        assert store.names() == []
+
     def test_a_store_that_is_not_there_is_named(self, s3_store: Callable[..., S3Store]) -> None:
         store = s3_store(f"http://127.0.0.1:{free_port()}")
         with Misbehaving(CLIP) as server, pytest.raises(PublishFailed, match=r"v1\.mp4"):

@@ -137,6 +137,9 @@ class TestNothingSecretIsPrinted:
             "Authorization: SECRET",
             "<StringToSign>SECRET</StringToSign>",
             "token SECRET",
+            "Authorization: Bearer SECRET",
+            "AccountName=films;AccountKey=SECRET;",
+            "{'access_token': 'SECRET'}",
         ],
     )
     def test_of_what_a_server_says(self, text: str) -> None:
