@@ -368,7 +368,7 @@ class Bench:
             # At 20 MiB/s each the peers do not get into each other's way, and five in a row take minutes.
             with ThreadPoolExecutor(2 * self.runs) as pool:
                 started = {
-                    who: [pool.submit(peer, url, f"{who[:6]}{n}") for n in range(self.runs)]
+                    who: [pool.submit(peer, url, f"{who.split()[0]}{n}") for n in range(self.runs)]
                     for who, peer in peers.items()
                 }
                 for who, many in started.items():

@@ -342,7 +342,7 @@ class _Download:
             known = {field.name for field in fields(VideoFile)}
             facts = {key: value for key, value in notes.items() if key in known and key != "uri" and value}
             try:
-                return replace(VideoFile(uri=target.uri, **facts), skipped=True, seconds=self._elapsed())
+                return self._left(target, VideoFile(uri=target.uri, **facts))
             except TypeError:  # the notes of a large file, which were written before it had come
                 continue
         return self._look_at(target, size, host) if ours else None
@@ -378,7 +378,13 @@ class _Download:
                     facts = inspect_file(str(spool.path), target.uri, check=self._check)
         except (NotAVideo, DamagedVideo):
             return None
-        return self._describe(target, size, sha256, facts, host, skipped=True)
+        return self._left(target, self._describe(target, size, sha256, facts, host))
+
+    def _left(self, target: Target, video: VideoFile) -> VideoFile:
+        """Report what is left as it is, with the sidecar that a killed process did not come to write."""
+        if self._sidecar is not False and target.beside(".json").size() is None:
+            self._write_sidecar(target, video)
+        return replace(video, skipped=True, seconds=self._elapsed())
 
     # ---------------------------------------------------------------- fetching
 
@@ -515,7 +521,7 @@ class _Download:
         if size is None:
             return None
         if size == video.size and target.sha256() == video.sha256:
-            return replace(video, skipped=True, seconds=self._elapsed())
+            return self._left(target, video)
         raise exists(target, " with other bytes")
 
     def _check_announced_digest(self, fetched: Fetched, shown: str) -> None:
@@ -533,9 +539,7 @@ class _Download:
                 f"{shown}: the bytes that came do not have the {algorithm} digest that the server announced"
             )
 
-    def _describe(
-        self, target: Target, size: int, sha256: str, facts: Facts, host: str | None, *, skipped: bool = False
-    ) -> VideoFile:
+    def _describe(self, target: Target, size: int, sha256: str, facts: Facts, host: str | None) -> VideoFile:
         return VideoFile(
             uri=target.uri,
             size=size,
@@ -551,7 +555,6 @@ class _Download:
             video_id=self._video_id,
             source_host=host,
             seconds=self._elapsed(),
-            skipped=skipped,
         )
 
     def _write_sidecar(self, target: Target, video: VideoFile) -> None:
@@ -559,7 +562,7 @@ class _Download:
         content = {**more, **video.as_dict(), "landed_at": datetime.now(UTC).isoformat(timespec="seconds")}
         data = json.dumps(content, ensure_ascii=False, indent=2, default=str).encode() + b"\n"
         beside = target.beside(".json")
-        with Spool(self._spool.directory) as spool:
+        with Spool(self._spool_directory()) as spool:
             os.write(spool.fd, data)
             publish(
                 spool,

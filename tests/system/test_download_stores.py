@@ -242,6 +242,14 @@ class TestWhatIsThereAlready:
         sidecar = json.loads(store.read("v1.mp4.json") or b"")
         assert (sidecar["prompt"], sidecar["sha256"]) == ("a cat", landed.sha256)
 
+    def test_a_sidecar_that_is_missing_is_written(self, store: Store) -> None:
+        """A process was killed between the two."""
+        with Misbehaving(CLIP) as server:
+            landed = land(server.url, store)
+            assert land(server.url, store, sidecar={"prompt": "a cat"}).skipped
+        sidecar = json.loads(store.read("v1.mp4.json") or b"")
+        assert (sidecar["prompt"], sidecar["sha256"], sidecar["skipped"]) == ("a cat", landed.sha256, False)
+
     def test_another_video_is_never_taken_for_this_one_nor_replaced(self, store: Store) -> None:
         with Misbehaving(CLIP) as server, Misbehaving(OTHER) as other:
             land(server.url, store)
