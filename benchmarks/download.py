@@ -422,6 +422,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
             left.text(speed, place, f" {speed:.0f}", va="center", fontsize=8)
     left.set_yticks(range(len(rows)), [row["name"] for row in rows])
     left.invert_yaxis()
+    left.margins(x=0.08)
     left.set_xlabel("MiB/s (more is better)")
     left.legend(fontsize=8)
     left.set_title("Speed, digest and checks included")
@@ -436,8 +437,9 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     right.set_yticks(range(len(peaks)), list(peaks), fontsize=8)
     right.invert_yaxis()
     right.set_xscale("log")
+    right.margins(x=0.15)
     right.axvline(64, color="black", linewidth=0.8, linestyle="--")
-    right.set_xlabel("MiB above an idle worker (less is better)")
+    right.set_xlabel("MiB above an idle worker")
     right.set_title("Peak memory")
     figure.savefig(path, dpi=110)
 

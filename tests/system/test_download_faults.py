@@ -86,8 +86,8 @@ ROWS = (
         "slower than the timeout allows",
         forever=trickle(70_000),
         outcome=DownloadTimeout,
-        says="timeout of 0.5 s",
-        call={"timeout": 0.5, "stall_timeout": 30.0},
+        says="timeout of 3 s",
+        call={"timeout": 3.0, "stall_timeout": 30.0},
     ),
     Row("shorter than announced", (cut(MIDDLE), cut(1000))),
     Row(
@@ -473,7 +473,7 @@ class TestTls:
         self, store: Store, tls: ssl.SSLContext, certificate: Path
     ) -> None:
         with Misbehaving(CLIP, forever=stall(MIDDLE), tls=tls) as server:
-            patient = {"timeout": 0.5, "stall_timeout": 600.0}
+            patient = {"timeout": 3.0, "stall_timeout": 600.0}
             with pytest.raises(DownloadTimeout, match=f"{MIDDLE} of {len(CLIP)} bytes"):
                 land(server.url, store, verify=str(certificate), connections=1, **patient)
             assert not [thread for thread in threading.enumerate() if thread.name == "video-download"]
