@@ -19,6 +19,8 @@ from scripts.services import S3Server, Sandbox
 def pytest_configure() -> None:
     # What stops a test run in CI is SIGTERM, and Python dies of that without stopping the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell that starts them in the background has this one ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -608,7 +608,9 @@ def store_error(target: Target, error: Exception) -> MediaError:
     """Turn what a store raised into one of ours."""
     if isinstance(error, MediaError):
         return error
-    said = "no answer within the timeout" if isinstance(error, TimeoutError) else excerpt(str(error), 300)
+    said = excerpt(str(error), 300)
+    if isinstance(error, TimeoutError) and not said:
+        said = "no answer within the timeout"
     failed = PublishFailed(
         f"{target.uri}: the destination failed: {type(error).__name__}: {said.rstrip('.')}. Nothing is "
         "visible under the final name."
