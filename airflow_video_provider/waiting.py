@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_video_provider.gateway.errors import InvalidRequestError
@@ -25,6 +25,11 @@ SHORTEST_DEFERRAL = 5.0
 def first_poll_at(interval: float) -> float:
     """When a trigger may ask first, in seconds since the epoch."""
     return time.time() + max(interval, SHORTEST_DEFERRAL)
+
+
+def utc(seconds: float) -> str:
+    """A time as it stands in logs and messages: ISO 8601, UTC, whole seconds."""
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
 def check_seconds(name: str, value: timedelta | float, *, least: float = 0) -> float:

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "airflow_video_provider"
 
 FLOORS = (
-    ("operators", "sensors", "links"),
-    ("hooks", "triggers", "ledger", "waiting", "exceptions"),
+    ("operators", "sensors"),
+    ("hooks", "triggers", "ledger", "paying", "submitting", "waiting", "exceptions"),
     ("gateway", "media"),
     ("httplog", "get_provider_info"),
 )

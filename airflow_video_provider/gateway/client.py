@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Generic, NoReturn, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -41,6 +41,8 @@ from airflow_video_provider.gateway.task import VideoTask, read_created_id, says
 from airflow_video_provider.httplog import quiet_httpx
 
 __all__ = ["AsyncGateway", "Gateway", "GatewaySettings", "normalise_base_url", "origin_of"]
+
+Answer = TypeVar("Answer")
 
 MAX_REPLY_BYTES = 4 * 2**20
 MAX_REDIRECTS = 5
@@ -160,7 +162,7 @@ class GatewaySettings:
 
 
 @dataclass
-class _Exchange:
+class _Exchange(Generic[Answer]):
     """One call without its I/O: the request to send next, and what the replies mean.
 
     A shell sends :attr:`url` for as long as :meth:`read` returns None, which is while a redirect is followed.
@@ -168,7 +170,7 @@ class _Exchange:
 
     settings: GatewaySettings
     wire: WireRequest
-    understand: Callable[[Any, Mapping[str, str]], VideoTask]
+    understand: Callable[[Any, Mapping[str, str]], Answer]
     url: str = field(init=False)
     redirects: int = field(default=0, init=False)
     content: bytearray = field(default_factory=bytearray, init=False)
@@ -214,7 +216,7 @@ class _Exchange:
     def _unreadable(self, what: str, **facts: Any) -> NoReturn:
         self._raise(UnreadableReplyError(f"{origin_of(self.url)} answered {what}", **facts))
 
-    def read(self, status_code: int, headers: Mapping[str, str]) -> VideoTask | None:
+    def read(self, status_code: int, headers: Mapping[str, str]) -> Answer | None:
         content, self.content = bytes(self.content), bytearray()
         if 300 <= status_code < 400:
             self._follow(status_code, headers.get("location", ""))
@@ -308,6 +310,17 @@ def _understand_query(video_id: str) -> Callable[[Any, Mapping[str, str]], Video
     return understand
 
 
+def _understand_list(body: Any, headers: Mapping[str, str]) -> list[VideoTask]:
+    listed = body.get("data") if isinstance(body, Mapping) else body
+    if not isinstance(listed, list):
+        raise wrapped_error(body, headers=headers) or UnreadableReplyError("the reply holds no list of tasks")
+    return [
+        VideoTask.from_reply(task, video_id=video_id)
+        for task in listed
+        if isinstance(task, Mapping) and (video_id := read_created_id(task)) is not None
+    ]
+
+
 class _Shell:
     """What both clients share: settings, and the exchanges to carry out."""
 
@@ -343,11 +356,22 @@ class _Shell:
         """Where the gateway itself serves a finished task's bytes; to be fetched with its headers."""
         return self.settings.base_url + content_request(DIALECTS[self.settings.dialect], video_id).path
 
-    def _create(self, request: VideoRequest) -> _Exchange:
+    def check(self, request: VideoRequest) -> None:
+        """Check that the dialect can express a request; nothing is sent.
+
+        :raises InvalidRequestError: naming the field.
+        """
+        create_request(DIALECTS[self.settings.dialect], request)
+
+    def _create(self, request: VideoRequest) -> _Exchange[VideoTask]:
         wire = create_request(DIALECTS[self.settings.dialect], request)
         return _Exchange(self.settings, wire, _understand_create)
 
-    def _query(self, video_id: str) -> _Exchange:
+    def _list(self) -> _Exchange[list[VideoTask]] | None:
+        path = DIALECTS[self.settings.dialect].list_path
+        return None if path is None else _Exchange(self.settings, WireRequest("GET", path), _understand_list)
+
+    def _query(self, video_id: str) -> _Exchange[VideoTask]:
         wire = query_request(DIALECTS[self.settings.dialect], video_id)
         return _Exchange(self.settings, wire, _understand_query(video_id))
 
@@ -377,7 +401,17 @@ class Gateway(_Shell):
         """
         return self._run(self._query(video_id))
 
-    def _run(self, exchange: _Exchange) -> VideoTask:
+    def list_tasks(self) -> list[VideoTask]:
+        """List the account's newest tasks; empty where the dialect cannot.
+
+        Source: OpenAI's Videos API, ``GET /v1/videos`` → ``{"object": "list", "data": [...]}``.
+
+        :raises GatewayError: the gateway does not tell.
+        """
+        exchange = self._list()
+        return [] if exchange is None else self._run(exchange)
+
+    def _run(self, exchange: _Exchange[Answer]) -> Answer:
         with quiet_httpx():
             while True:
                 try:
@@ -417,7 +451,7 @@ class AsyncGateway(_Shell):
         """Ask once how a task stands; see :meth:`Gateway.get_task`."""
         return await self._run(self._query(video_id))
 
-    async def _run(self, exchange: _Exchange) -> VideoTask:
+    async def _run(self, exchange: _Exchange[Answer]) -> Answer:
         with quiet_httpx():
             while True:
                 try:

@@ -57,6 +57,8 @@ class Dialect:
     spelling: Mapping[str, Spelling]
     content_path: str = "/v1/videos/{id}/content"
     multipart_reference: bool = False
+    list_path: str | None = None
+    """Where the newest tasks of the account are listed, if anywhere."""
     url_in_reply: bool = True
     """False where a finished task's reply need not hold a URL, because there is a content route for all."""
 
@@ -93,6 +95,7 @@ DIALECTS: dict[str, Dialect] = {
             "/v1/videos/{id}",
             {"images": ("input_reference", _one_image), "size": ("size", _same), "seconds": ("seconds", str)},
             multipart_reference=True,
+            list_path="/v1/videos",
             url_in_reply=False,
         ),
         Dialect(

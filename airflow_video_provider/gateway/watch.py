@@ -32,8 +32,10 @@ __all__ = ["Done", "End", "TaskWatch", "Wait"]
 UNREACHABLE_AFTER = 600.0
 #: The same before the first answer, where a wrong host or port is likelier than an outage.
 NO_FIRST_CONTACT_AFTER = 12.0
-#: Seconds for which "no such task" is not believed right after a submit (the wire contract, section 3).
-NOT_FOUND_GRACE = 60.0
+#: "Not found" is believed once it was said so often, over so many seconds: gateways say it right after a
+#: submit (the wire contract, section 3), and one of several servers that lags behind says it later.
+GONE_TIMES = 3
+GONE_AFTER = 60.0
 #: More queries of a task that succeeded and has no URL yet, and how far apart (seconds).
 URL_ASKS = 3
 URL_ASK_INTERVAL = 5.0
@@ -48,7 +50,7 @@ class End(StrEnum):
     REFUSED = "refused"
     """The gateway answers the query with an error that asking again cannot cure."""
     GONE = "gone"
-    """The gateway knows no such task."""
+    """The gateway knows no such task, and says so for a while."""
     TIMED_OUT = "timed_out"
     """The deadline passed; the task was left running."""
     UNREACHABLE = "unreachable"
@@ -105,8 +107,8 @@ class TaskWatch:
     :param schedule: how often to ask.
     :param unreachable_after: seconds of failures in a row after which to give up.
     :param contact_made: whether the gateway answered in this wait before (a submit, an earlier query).
-    :param submitted_at: when the task was submitted, if it just was: "no such task" is not believed for
-        :data:`NOT_FOUND_GRACE` seconds after. None for an id that came from elsewhere.
+    :param gone_after: seconds over which the gateway must say "not found", :data:`GONE_TIMES` times at
+        the least, before it is believed; 0 believes the first.
     :param url_asks: how many more times to ask for the URL of a task that succeeded without one.
     """
 
@@ -115,7 +117,7 @@ class TaskWatch:
     schedule: PollSchedule = field(default_factory=PollSchedule)
     unreachable_after: float = UNREACHABLE_AFTER
     contact_made: bool = True
-    submitted_at: float | None = None
+    gone_after: float = GONE_AFTER
     url_asks: int = URL_ASKS
     news: str | None = field(default=None, init=False)
     """A line for the log when the last reply changed something, else None."""
@@ -125,11 +127,14 @@ class TaskWatch:
     _failures: int = field(default=0, init=False)
     _failing_since: float | None = field(default=None, init=False)
     _urls_missing: int = field(default=0, init=False)
+    _not_found: int = field(default=0, init=False)
+    _not_found_since: float = field(default=0.0, init=False)
 
     def on_task(self, task: VideoTask, *, now: float) -> Verdict:
         """Decide after a reply. The status comes before the deadline: a finished task is never timed out."""
         recovered = self._failures
         self._failures, self._failing_since, self.contact_made = 0, None, True
+        self._not_found = 0
         self.task = task
         self.news = task.line if task.line != self._line or recovered else None
         self._line = task.line
@@ -159,8 +164,7 @@ class TaskWatch:
         if not isinstance(error, TransportError | UnreadableReplyError):
             self.contact_made = True
         self.news = f"query {self._failures} in a row failed: {error}"
-        in_grace = self.submitted_at is not None and now - self.submitted_at < NOT_FOUND_GRACE
-        if not error.retryable and not (isinstance(error, NotFoundError) and in_grace):
+        if not error.retryable and not (isinstance(error, NotFoundError) and self._doubts_not_found(now)):
             end = End.GONE if isinstance(error, NotFoundError) and not error.no_such_route else End.REFUSED
             return self._done(end, _refused(self.video_id, error), error=error)
         patience = (
@@ -188,6 +192,13 @@ class TaskWatch:
             return Wait(self._until_deadline(delay, now))
         delay = self.schedule.delay(failures=self._failures, retry_after=error.retry_after)
         return Wait(self._until_deadline(delay, now))
+
+    def _doubts_not_found(self, now: float) -> bool:
+        self._not_found += 1
+        if self._not_found == 1:
+            self._not_found_since = now
+        lasted = now - self._not_found_since >= self.gone_after
+        return self.gone_after > 0 and not (self._not_found >= GONE_TIMES and lasted)
 
     def _overdue(self, now: float) -> bool:
         return self.deadline is not None and now >= self.deadline

@@ -10,9 +10,10 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -281,12 +282,13 @@ class VideoHook(BaseHook):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def submit(self, request: VideoRequest) -> VideoTask:
+    def submit(self, request: VideoRequest, send: Callable[[], VideoTask] | None = None) -> VideoTask:
         """Submit a generation, which is paid for.
 
         What was provably not accepted (a rate limit, a refused connection) is sent again up to three times.
         Anything else is sent once.
 
+        :param send: sends one create call for the request; default: the client's ``submit``.
         :raises GatewayError: ``maybe_accepted`` tells whether it may have been paid for.
         """
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -310,7 +312,7 @@ class VideoHook(BaseHook):
             retry=retry_if_exception(_may_be_sent_again),
             before_sleep=say,
             reraise=True,
-        )(self.get_conn().submit, request)
+        )(send or partial(self.get_conn().submit, request))
 
     def get_task(self, video_id: str) -> VideoTask:
         """Ask once how a task stands.

@@ -40,6 +40,9 @@ HANG_SECONDS = 600.0
 
 _AUTHORISED = "sandbox.authorised"
 
+LISTED = 20
+"""Tasks on the one page of ``GET /v1/videos``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
@@ -69,6 +72,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock = time.time) ->
         Route(f"{prefix}/v1/video/create", _create(Dialect.UNIFIED), methods=["POST"]),
         Route(f"{prefix}/v1/video/query", _wire("query", _query_unified), methods=["GET"]),
         Route(f"{prefix}/v1/videos", _create(Dialect.OPENAI), methods=["POST"]),
+        Route(f"{prefix}/v1/videos", _wire("query", _list), methods=["GET"]),
         Route(f"{prefix}/v1/videos/{{tail:path}}", _videos, methods=["GET"]),
         Route(f"{prefix}/v1/video/generations", _create(Dialect.NEWAPI), methods=["POST"]),
         Route(f"{prefix}/v1/video/generations/{{tail:path}}", _generations, methods=["GET"]),
@@ -289,6 +293,12 @@ async def _videos(request: Request) -> Response:
             return await _wire("content", lambda r: _content(r, video_id))(request)
         case _:
             raise HTTPException(404)
+
+
+async def _list(request: Request) -> Response:
+    sandbox = _sandbox(request)
+    newest = sorted(sandbox.store.tasks.values(), key=lambda task: task.created, reverse=True)
+    return JSONResponse(replies.listed((task, observe(task, sandbox.now())) for task in newest[:LISTED]))
 
 
 async def _generations(request: Request) -> Response:

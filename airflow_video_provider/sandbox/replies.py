@@ -8,7 +8,7 @@ reader that gets along with all of them gets along with the gateways.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -422,6 +422,13 @@ def told(dialect: Dialect, task: Task, view: View, links: Links) -> Json:
     if "no-status" in task.faults:
         return _with_status(reply, None)
     return _with_status(reply, UNKNOWN_WORD) if "unknown-word" in task.faults else reply
+
+
+def listed(tasks: Iterable[tuple[Task, View]]) -> Json:
+    """A page of tasks in the format of OpenAI, newest first."""
+    data = [_openai_basis(task, view) for task, view in tasks]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+    return {"object": "list", "data": data, "has_more": False, **ends}
 
 
 def _with_status(reply: Json, word: str | None) -> Json:

@@ -143,7 +143,7 @@ class VideoTaskSensor(BaseSensorOperator):
                 # The sensor's own timeout is the deadline here.
                 self._watch = self._new_watch(hook, deadline=None)
                 if self.reschedule:  # every poke is a process of its own: there is no "a few more times"
-                    self._watch.url_asks = 0
+                    self._watch.url_asks, self._watch.gone_after = 0, 0.0
             verdict = hook.ask(self._watch)
         if isinstance(verdict, Done):
             return PokeReturnValue(is_done=True, xcom_value=self._result(verdict))

@@ -15,7 +15,7 @@ from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestEr
 from airflow_video_provider.gateway.pace import PollSchedule
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
 from airflow_video_provider.hooks.video import shared_gateway
-from airflow_video_provider.waiting import url_asks
+from airflow_video_provider.waiting import url_asks, utc
 
 __all__ = ["VideoTaskTrigger"]
 
@@ -32,8 +32,8 @@ class VideoTaskTrigger(BaseTrigger):
     :param deadline: seconds since the epoch; None waits for ever.
     :param first_poll_at: seconds since the epoch before which not to ask. Airflow can lose a task whose
         deferral lasts only a few seconds (LocalExecutor, seen on 2.11 and 3.3).
-    :param submitted_at: seconds since the epoch at which the task was submitted, if this run did: "no such
-        task" is not believed right after.
+    :param submitted_at: seconds since the epoch at which the task was submitted, where that is known; for
+        the log.
     :param unreachable_after: seconds of failed queries in a row after which to give up.
     """
 
@@ -86,7 +86,24 @@ class VideoTaskTrigger(BaseTrigger):
             )
         yield TriggerEvent(done.as_event())
 
+    async def on_kill(self) -> None:
+        """Say what goes on without this wait (Airflow 3.3+). Nothing is cancelled.
+
+        Airflow calls it after a Clear, too, when the next attempt may wait already.
+        """
+        self.log.warning(
+            "the wait was ended from outside; video %s runs on at the gateway, and costs what it costs. The "
+            "next attempt queries it again and pays nothing",
+            self.video_id,
+        )
+
     async def _wait(self) -> Done:
+        self.log.info(
+            "waiting for video %s%s%s",
+            self.video_id,
+            f", submitted at {utc(self.submitted_at)}" if self.submitted_at else "",
+            f", until {utc(self.deadline)}" if self.deadline else "",
+        )
         await asyncio.sleep(max(self.first_poll_at - time.time(), 0.0))
         async with shared_gateway(self.video_conn_id) as (gateway, gate):
             watch = TaskWatch(
@@ -94,7 +111,6 @@ class VideoTaskTrigger(BaseTrigger):
                 deadline=self.deadline,
                 schedule=PollSchedule(self.poll_interval),
                 unreachable_after=self.unreachable_after,
-                submitted_at=self.submitted_at,
                 url_asks=url_asks(gateway.settings),
             )
             while True:

@@ -21,7 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from scripts.services import S3Server, Sandbox
-    from tests.airflow.support import Clock, Gateway
+    from tests.airflow.support import Clock, Gateway, Listeners, Variables
 
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
@@ -65,6 +65,32 @@ def gateway(slow_sandbox: Sandbox) -> Iterator[Gateway]:
     gateway.forget()
     yield gateway
     gateway.heal()
+
+
+@pytest.fixture(autouse=True)
+def variables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Variables | None:
+    """Airflow's Variables without its database, for tests that start no Airflow."""
+    from tests.airflow.support import Variables
+
+    if {"airflow_database", "real_airflow"} & set(request.fixturenames):
+        return None
+    variables = Variables()
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.Variable", variables, raising=False)
+    return variables
+
+
+@pytest.fixture(autouse=True)
+def listeners(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Listeners | None:
+    """Airflow's listeners, for tests that start no Airflow."""
+    from tests.airflow.support import Listeners
+
+    if {"airflow_database", "real_airflow"} & set(request.fixturenames):
+        return None
+    listeners = Listeners()
+    monkeypatch.setattr(
+        "airflow.providers.common.compat.sdk.get_listener_manager", lambda: listeners, raising=False
+    )
+    return listeners
 
 
 @pytest.fixture

@@ -21,10 +21,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
 
+from airflow_video_provider.operators.video import VideoGenerateOperator
 from airflow_video_provider.triggers.video import VideoTaskTrigger
-from scripts.services import Sandbox
+from scripts.services import S3Server, Sandbox
 
 MODEL = "veo3.1-fast"
 SECONDS = 60.0
@@ -140,8 +142,10 @@ class Clock:
             "hooks.video",
             "triggers.video",
             "sensors.video",
-            "operators.video",
+            "operators.generate",
             "operators.download",
+            "paying",
+            "submitting",
             "waiting",
         )
         modules = [importlib.import_module(f"airflow_video_provider.{name}") for name in ours]
@@ -161,7 +165,19 @@ class TaskInstance:
     map_index: int = -1
     try_number: int = 1
     max_tries: int = 2
+    retries: int = 2
     xcoms: dict[str, Any] = field(default_factory=dict)
+    dag_run: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(id=1, clear_number=0))
+
+    def retry(self) -> None:
+        """Airflow begins the next attempt by itself."""
+        self.try_number += 1
+
+    def clear(self) -> None:
+        """Somebody clears the task: as Airflow does it, in 2.11 as in 3.x."""
+        self.max_tries = self.try_number + self.retries
+        self.try_number += 1
+        self.dag_run.clear_number += 1
 
     def xcom_push(self, key: str, value: Any, **_: Any) -> None:
         json.dumps(value)
@@ -185,9 +201,34 @@ class StateStore(dict[str, Any]):
         self.pop(key, None)
 
 
+class Variables(dict[str, str]):
+    """Airflow's Variables, as a worker sees them: texts by name."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(key, default)
+
+    def set(self, key: str, value: str, description: str | None = None) -> None:
+        assert description, "a person who finds it in Airflow's list must know what it is"
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+class Listeners(list[Any]):
+    """Airflow's listeners; :meth:`succeed` is what Airflow does once it has stored a success."""
+
+    def add_listener(self, listener: Any) -> None:
+        self.append(listener)
+
+    def succeed(self, ti: TaskInstance) -> None:
+        for listener in self:
+            listener.on_task_instance_success(task_instance=ti)
+
+
 def context_of(ti: TaskInstance | None = None, store: StateStore | None = None) -> Any:
     ti = ti or TaskInstance()
-    context = {"ti": ti, "task_instance": ti, "params": {}, "run_id": ti.run_id}
+    context = {"ti": ti, "task_instance": ti, "params": {}, "run_id": ti.run_id, "dag_run": ti.dag_run}
     return context if store is None else {**context, "task_state_store": store}
 
 
@@ -244,3 +285,66 @@ def states(dag_run: Any) -> dict[str, str]:
         ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state)
         for ti in dag_run.get_task_instances()
     }
+
+
+def film(prompt: str = "a fox in the snow", **changes: Any) -> VideoGenerateOperator:
+    """The operator as a Dag file makes it; a new one is what every attempt gets."""
+    return VideoGenerateOperator(
+        **{"task_id": "film", "prompt": prompt, "model": MODEL, "deferrable": True, **changes}
+    )
+
+
+def finish(prompt: str = "a fox in the snow", context: Any = None, **changes: Any) -> Any:
+    """One attempt to its end: submit, wait in the trigger, come back in a fresh instance."""
+    context = context or context_of()
+    try:
+        return film(prompt, **changes).execute(context)
+    except TaskDeferred as waiting:
+        resumed = film(prompt, **changes)
+        return getattr(resumed, waiting.method_name)(context, event=run(waiting.trigger))
+
+
+def refused(prompt: str = "a fox in the snow", **changes: Any) -> AirflowException:
+    """The error of an attempt, as the person on call reads it."""
+    with pytest.raises(AirflowException) as caught:
+        finish(prompt, **changes)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert len(said) < 1000
+    return caught.value
+
+
+@dataclass
+class Memory:
+    """A task instance and what outlives its attempts."""
+
+    store: StateStore | None = None
+    path: str | None = None
+    server: S3Server | None = None
+    keep: str | None = None
+    ti: TaskInstance = field(default_factory=TaskInstance)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"ledger_path": self.path, "on_clear": self.keep}
+
+    def attempt(self, prompt: str = "a fox in the snow", **changes: Any) -> Any:
+        """One attempt to its end."""
+        return finish(prompt, context_of(self.ti, self.store), **{**self.arguments, **changes})
+
+    def submit(self, prompt: str = "a fox in the snow", **changes: Any) -> TaskDeferred:
+        """One attempt up to its deferral."""
+        operator = film(prompt, **{**self.arguments, **changes})
+        return deferred(operator.execute, context_of(self.ti, self.store))
+
+    def refused(self, prompt: str = "a fox in the snow", **changes: Any) -> AirflowException:
+        context = context_of(self.ti, self.store)
+        return refused(prompt, context=context, **{**self.arguments, **changes})
+
+    def retry(self) -> None:
+        """Airflow begins the next attempt by itself."""
+        self.ti.retry()
+
+    def clear(self) -> None:
+        """Somebody clears the task."""
+        self.ti.clear()

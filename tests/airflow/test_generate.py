@@ -11,56 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.exceptions import AirflowException
-from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_video_provider.exceptions import (
-    VideoGatewayUnreachable,
     VideoSubmitFailed,
     VideoTaskFailed,
-    VideoTaskTimeout,
 )
 from airflow_video_provider.operators.video import VideoGenerateOperator
-from scripts.services import S3Server
 from tests.airflow.support import (
     MODEL,
     Clock,
     Gateway,
+    Memory,
     StateStore,
     TaskInstance,
     context_of,
     dag_file,
     deferred,
-    run,
+    film,
+    finish,
+    refused,
     states,
 )
-
-
-def film(prompt: str = "a fox in the snow", **changes: Any) -> VideoGenerateOperator:
-    """The operator as a Dag file makes it; a new one is what every attempt gets."""
-    return VideoGenerateOperator(
-        **{"task_id": "film", "prompt": prompt, "model": MODEL, "deferrable": True, **changes}
-    )
-
-
-def finish(prompt: str = "a fox in the snow", context: Any = None, **changes: Any) -> Any:
-    """One attempt to its end: submit, wait in the trigger, come back in a fresh instance."""
-    context = context or context_of()
-    try:
-        return film(prompt, **changes).execute(context)
-    except TaskDeferred as waiting:
-        resumed = film(prompt, **changes)
-        return getattr(resumed, waiting.method_name)(context, event=run(waiting.trigger))
-
-
-def refused(prompt: str = "a fox in the snow", **changes: Any) -> AirflowException:
-    """The error of an attempt, as the person on call reads it."""
-    with pytest.raises(AirflowException) as caught:
-        finish(prompt, **changes)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert len(said) < 900
-    return caught.value
 
 
 class TestDeferral:
@@ -133,8 +105,12 @@ class TestBlocking:
         assert sum(clock.sleeps) >= 60
 
     def test_ends_as_the_deferred_wait_does(self, connection: str, gateway: Gateway, clock: Clock) -> None:
-        prompt = "doomed [fail]"
-        blocking, waiting = refused(prompt, deferrable=False), refused(f"{prompt} ", deferrable=True)
+        blocking, waiting = (
+            refused(
+                "doomed [fail]", deferrable=way, context=context_of(TaskInstance(run_id=f"manual__{way}"))
+            )
+            for way in (False, True)
+        )
         assert type(blocking) is type(waiting) is VideoTaskFailed
         ids = [payment["video_id"] for payment in gateway.payments]
         assert str(blocking).replace(ids[0], "ID") == str(waiting).replace(ids[1], "ID")
@@ -345,12 +321,10 @@ class TestAnUnknownOutcomeIsNeverRepeated:
         "fault",
         ["create-drop-paid", "create-524-paid", "create-500-paid", "create-html-paid", "create-no-id-paid"],
     )
-    @pytest.mark.parametrize("remembered", [True, False])
     def test_it_fails_for_good_and_says_what_to_do(
-        self, connection: str, gateway: Gateway, clock: Clock, fault: str, remembered: bool
+        self, connection: str, gateway: Gateway, clock: Clock, fault: str
     ) -> None:
-        context = context_of(store=StateStore() if remembered else None)
-        error = refused(f"who knows [{fault}]", context=context)
+        error = refused(f"who knows [{fault}]")
         assert isinstance(error, AirflowFailException)
         for words in ("may have accepted and billed", MODEL, "VideoTaskSensor", "clear this task"):
             assert words in str(error)
@@ -384,7 +358,7 @@ class TestAFailedGeneration:
         error = refused(f"doomed [{fault}]", deferrable=deferrable)
         assert isinstance(error, VideoTaskFailed)
         assert reason in str(error)
-        assert "A retry submits, and pays for, a new generation" in str(error)
+        assert "This was generation 1 of at most 2. A retry submits, and pays for, a new one" in str(error)
 
     @pytest.mark.parametrize("deferrable", [True, False])
     def test_one_that_moderation_stopped_is_not_repeated(
@@ -401,280 +375,6 @@ class TestAFailedGeneration:
         error = refused("revoked [query-401]")
         assert isinstance(error, AirflowFailException)
         assert "Check the connection's password; the task itself goes on" in str(error)
-
-
-@pytest.fixture(params=["state store", "file", "s3"])
-def memory(request: pytest.FixtureRequest, tmp_path: Path) -> Memory:
-    """The three places where a submission is remembered."""
-    if request.param == "state store":
-        return Memory(store=StateStore())
-    if request.param == "file":
-        return Memory(path=(tmp_path / "ledger").as_uri())
-    server: S3Server = request.getfixturevalue("s3_server")
-    request.getfixturevalue("store_connection")
-    return Memory(path=f"s3://store@videos/ledger/{tmp_path.name}", server=server)
-
-
-@dataclass
-class Memory:
-    """A task instance and what outlives its attempts."""
-
-    store: StateStore | None = None
-    path: str | None = None
-    server: S3Server | None = None
-    ti: TaskInstance = field(default_factory=TaskInstance)
-
-    def attempt(self, prompt: str = "a fox in the snow", **changes: Any) -> Any:
-        """One attempt to its end."""
-        return finish(prompt, context_of(self.ti, self.store), **{"ledger_path": self.path, **changes})
-
-    def submit(self, prompt: str = "a fox in the snow", **changes: Any) -> TaskDeferred:
-        """One attempt up to its deferral."""
-        operator = film(prompt, **{"ledger_path": self.path, **changes})
-        return deferred(operator.execute, context_of(self.ti, self.store))
-
-    def refused(self, prompt: str = "a fox in the snow", **changes: Any) -> AirflowException:
-        context = context_of(self.ti, self.store)
-        return refused(prompt, context=context, **{"ledger_path": self.path, **changes})
-
-    def retry(self) -> None:
-        """Airflow begins the next attempt by itself."""
-        self.ti.try_number += 1
-
-    def clear(self) -> None:
-        """A person clears the task, which raises `max_tries` as nothing else does."""
-        self.ti.try_number += 1
-        self.ti.max_tries += self.ti.try_number
-
-
-class TestAnotherAttemptPaysNothing:
-    def test_it_reattaches_to_what_the_first_one_submitted(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock, logged: list[str]
-    ) -> None:
-        first = memory.submit()
-        memory.retry()
-        result = memory.attempt()
-        assert result["video_id"] == first.trigger.video_id == memory.ti.xcoms["video_id"]
-        assert gateway.paid == 1
-        assert any("re-attaching to video" in line for line in logged)
-
-    def test_a_timeout_is_retried_by_reattaching(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        error = memory.refused("slow [slow=3]", timeout=90)
-        assert isinstance(error, VideoTaskTimeout)
-        assert "re-attaches" in str(error)
-        assert "was left running" in str(error)
-        memory.retry()
-        assert memory.attempt("slow [slow=3]", timeout=90)["state"] == "succeeded"
-        assert gateway.paid == 1
-
-    def test_an_unreachable_gateway_is_retried_by_reattaching(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        waiting = memory.submit()
-        gateway.fail(query=502)
-        event = run(waiting.trigger)
-        gateway.heal()
-        with pytest.raises(VideoGatewayUnreachable, match="re-attaches"):
-            film(ledger_path=memory.path).execute_complete(context_of(memory.ti, memory.store), event)
-        memory.retry()
-        assert memory.attempt()["state"] == "succeeded"
-        assert gateway.paid == 1
-
-    def test_whatever_its_templates_render_to_by_then(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        memory.submit("a fox on try 1")
-        memory.retry()
-        memory.attempt("a fox on try 2")
-        assert [payment["prompt"] for payment in gateway.payments] == ["a fox on try 1"]
-
-    def test_even_when_its_arguments_can_no_longer_be_sent(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        """The reference picture was deleted, a template renders to nothing: the video is paid for."""
-        memory.submit()
-        memory.retry()
-        assert memory.attempt("", input_reference="file:///no/longer/there.png")["state"] == "succeeded"
-        assert gateway.paid == 1
-
-    def test_a_worker_that_died_while_it_paid_is_not_followed_by_a_second_payment(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self._die_while_paying(memory, monkeypatch)
-        assert gateway.paid == 1
-        memory.retry()
-        error = memory.refused()
-        assert isinstance(error, AirflowFailException)
-        assert "an earlier attempt began to submit at" in str(error)
-        assert "clear this task to submit again" in str(error)
-        assert gateway.paid == 1
-
-    def test_unless_a_person_clears_it(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self._die_while_paying(memory, monkeypatch)
-        memory.clear()
-        assert memory.attempt()["state"] == "succeeded"
-        assert gateway.paid == 2
-
-    def test_a_clear_with_the_same_request_reattaches(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        first = memory.attempt()
-        memory.clear()
-        assert memory.attempt()["video_id"] == first["video_id"]
-        assert gateway.paid == 1
-
-    def test_a_clear_with_another_request_submits_it(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock, logged: list[str]
-    ) -> None:
-        first = memory.attempt()
-        memory.clear()
-        second = memory.attempt("a heron instead")
-        assert first["video_id"] != second["video_id"]
-        assert gateway.paid == 2
-        assert any("submitting anew" in line and first["video_id"] in line for line in logged)
-
-    def test_and_a_retry_after_that_reattaches_to_the_second(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        memory.attempt()
-        memory.clear()
-        second = memory.submit("a heron on try 2").trigger.video_id
-        memory.retry()
-        assert memory.attempt("a heron on try 3")["video_id"] == second
-        assert gateway.paid == 2
-
-    def test_a_retry_after_a_clear_that_reattached_pays_nothing_either(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        """One Clear is one decision: it does not hold for the retries that Airflow makes after it."""
-        first = memory.submit().trigger.video_id
-        memory.clear()
-        memory.submit()
-        memory.retry()
-        assert memory.attempt("a fox on the next try")["video_id"] == first
-        assert gateway.paid == 1
-
-    @pytest.mark.parametrize("fault", ["fail", "expired"])
-    def test_a_failed_generation_is_forgotten(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock, fault: str
-    ) -> None:
-        assert isinstance(memory.refused(f"doomed [{fault}]"), VideoTaskFailed)
-        memory.retry()
-        assert isinstance(memory.refused(f"doomed [{fault}]"), VideoTaskFailed)
-        assert gateway.paid == 2, "which is what the message said"
-
-    def test_a_video_that_the_gateway_forgot_is_forgotten(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        memory.submit("a fox [query-404=always]")
-        memory.retry()
-        error = memory.refused("a fox [query-404=always]")
-        assert isinstance(error, AirflowFailException)
-        assert "knows no such task" in str(error)
-        memory.clear()
-        memory.submit("a fox [query-404=always]")
-        assert gateway.paid == 2
-
-    def test_every_task_instance_has_a_page_of_its_own(
-        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        if memory.store is not None:
-            pytest.skip("Airflow keeps one store for each task instance")
-        for map_index in (0, 1):
-            memory.ti = TaskInstance(map_index=map_index)
-            memory.submit()
-        memory.ti = TaskInstance(run_id="manual__2")
-        memory.submit()
-        assert gateway.paid == 3
-
-    @staticmethod
-    def _die_while_paying(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-        from airflow_video_provider.hooks.video import VideoHook
-
-        class Killed(BaseException):
-            pass
-
-        submit = VideoHook.submit
-
-        def pay_and_die(*args: Any) -> None:
-            submit(*args)
-            raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr(VideoHook, "submit", pay_and_die)
-            with pytest.raises(Killed):
-                memory.attempt()
-
-
-def test_what_is_remembered_in_a_bucket_is_small_and_holds_no_secret(
-    connection: str, gateway: Gateway, store_connection: str, s3_server: S3Server, tmp_path: Path
-) -> None:
-    memory = Memory(path=f"s3://store@videos/pages/{tmp_path.name}")
-    memory.submit("a prompt that is nobody's business")
-    pages = [key for key in s3_server.objects("videos") if key.startswith(f"pages/{tmp_path.name}/")]
-    assert len(pages) == 1
-    text = (s3_server.root / "videos" / pages[0]).read_text("utf-8")
-    assert json.loads(text)["video_id"] == gateway.payments[0]["video_id"]
-    assert gateway.key not in text
-    assert "nobody's business" not in text
-
-
-@pytest.mark.parametrize("page", ["{", "[]", '{"video_id": "x"}'])
-def test_a_memory_that_cannot_be_read_is_not_taken_for_none(
-    connection: str, gateway: Gateway, tmp_path: Path, page: str
-) -> None:
-    memory = Memory(path=f"{tmp_path.as_uri()}/")
-    memory.submit("a fox")
-    (path,) = tmp_path.iterdir()
-    path.write_text(page)
-    with pytest.raises(AirflowFailException, match=r"(no|no such) entry"):
-        memory.submit("a fox")
-    assert gateway.paid == 1
-
-
-def test_a_retry_that_renders_another_prompt_does_not_tell_it_as_the_paid_one(
-    connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
-) -> None:
-    memory = Memory(path=f"{tmp_path.as_uri()}/")
-    memory.submit("a fox at 10:00")
-    gateway.finish()
-    result = memory.attempt("a fox at 10:05")
-    assert gateway.paid == 1
-    assert result["prompt"] is None
-
-
-class TestWithoutAMemoryNothingIsRetriedOnceItIsPaid:
-    def test_a_timeout_fails_for_good(self, connection: str, gateway: Gateway, clock: Clock) -> None:
-        error = refused("endless [never]", timeout=90)
-        assert isinstance(error, AirflowFailException)
-        for words in ("was left running", "a retry would pay again", "VideoTaskSensor", "ledger_path"):
-            assert words in str(error)
-        assert gateway.paid == 1
-
-    def test_an_unreachable_gateway_fails_for_good(
-        self, connection: str, gateway: Gateway, clock: Clock
-    ) -> None:
-        waiting = deferred(film().execute, context_of())
-        gateway.fail(query=503)
-        with pytest.raises(AirflowFailException, match="a retry would pay again"):
-            film().execute_complete(context_of(), run(waiting.trigger))
-
-    @pytest.mark.parametrize("cause", ["Trigger failure", "Trigger/execution timeout"])
-    def test_a_trigger_that_broke_fails_for_good(self, connection: str, cause: str) -> None:
-        ti = TaskInstance(xcoms={"video_id": "veo3.1-fast:1"})
-        with pytest.raises(AirflowFailException) as caught:
-            film().resume_execution("__fail__", {"error": cause}, context_of(ti))
-        assert f"the wait for video veo3.1-fast:1: {cause}" in str(caught.value)
-        assert "a retry would pay again" in str(caught.value)
-
-    def test_with_one_a_trigger_that_broke_is_retried(self, connection: str) -> None:
-        with pytest.raises(AirflowException) as caught:
-            film().resume_execution("__fail__", {"error": "Trigger failure"}, context_of(store=StateStore()))
-        assert not isinstance(caught.value, AirflowFailException)
 
 
 class TestWhatIsSent:
@@ -751,6 +451,7 @@ class TestWhatIsSent:
         import inspect
 
         wait = {"wait_for_completion", "deferrable", "poll_interval", "timeout", "unreachable_after"}
+        wait |= {"max_generations", "on_clear", "on_unknown_submission"}
         taken = set(inspect.signature(VideoGenerateOperator.__init__).parameters) - {"self", "kwargs"}
         assert set(VideoGenerateOperator.template_fields) == taken - wait
 
@@ -825,6 +526,13 @@ class TestBadArgumentsAreFoundWhileTheDagIsParsed:
             {"timeout": timedelta(seconds=-1)},
             {"timeout": None},
             {"unreachable_after": -1},
+            {"max_generations": 0},
+            {"max_generations": None},
+            {"max_generations": True},
+            {"max_generations": 1.5},
+            {"on_clear": "resubmit"},
+            {"on_unknown_submission": "new"},
+            {"on_unknown_submission": None},
         ],
         ids=str,
     )
@@ -846,7 +554,7 @@ from airflow_video_provider.operators.video import VideoGenerateOperator
 with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
     VideoGenerateOperator.partial(
         task_id="film", model="veo3.1-fast", poll_interval=1, timeout={timeout}, deferrable=True,
-        retries=1, retry_delay=timedelta(0),
+        retries=20, retry_delay=timedelta(0),
     ).expand(prompt={prompts})
 """
 
@@ -870,15 +578,12 @@ class TestInADag:
             "a heron [time=1]",
         ]
 
-    def test_a_retry_reattaches_where_airflow_has_a_memory(self, gateway: Gateway) -> None:
-        """The real task state store of 3.3; before it, the task fails for good. Either way: one payment."""
-        import airflow
-
-        has_memory = tuple(map(int, airflow.__version__.split(".")[:2])) >= (3, 3)
-        source = DAG.format(name="retried", timeout=2, prompts=["a fox [time=4]"])
+    def test_a_retry_reattaches(self, gateway: Gateway) -> None:
+        """The real task state store of 3.3, a real Variable on 2.11."""
+        source = DAG.format(name="retried", timeout=1, prompts=["a fox [time=3]"])
         with dag_file("retried", source) as module:
             done = module.dag.test()
-        assert states(done) == {"film[0]": "success" if has_memory else "failed"}
+        assert states(done) == {"film[0]": "success"}
         assert gateway.paid == 1
         (ti,) = done.get_task_instances()
-        assert ti.try_number == (2 if has_memory else 1)
+        assert ti.try_number > 1

@@ -130,7 +130,7 @@ class TestItSaysOneThing:
         event = run(trigger_for("veo3.1-fast:1-nobody"))
         assert event["end"] == "gone"
         assert "Check the id" in event["message"]
-        assert len(gateway.requests()) == 1
+        assert 3 <= len(gateway.requests()) < 10, "one server that lags behind is no proof"
 
     def test_one_that_is_not_known_yet(
         self, trigger_for: Callable[..., VideoTaskTrigger], gateway: Gateway, clock: Clock

@@ -24,8 +24,8 @@ from airflow_video_provider.gateway import (
 )
 from airflow_video_provider.gateway.pace import PollSchedule
 from airflow_video_provider.gateway.watch import (
+    GONE_AFTER,
     NO_FIRST_CONTACT_AFTER,
-    NOT_FOUND_GRACE,
     UNREACHABLE_AFTER,
     URL_ASK_INTERVAL,
     URL_ASKS,
@@ -199,7 +199,7 @@ class TestAnError:
     @pytest.mark.parametrize("error", FINAL, ids=kind)
     @pytest.mark.parametrize("late", [-300, 300])
     def test_that_is_final_ends_the_wait_at_once(self, error: GatewayError, late: float) -> None:
-        done = over(watch().on_error(error, now=NOW + 600 + late))
+        done = over(watch(gone_after=0).on_error(error, now=NOW + 600 + late))
         gone = isinstance(error, NotFoundError) and not error.no_such_route
         assert done.end is (End.GONE if gone else End.REFUSED)
         assert done.error_kind == str(error.kind)
@@ -209,7 +209,7 @@ class TestAnError:
         assert "the task itself goes on" in over(watch().on_error(FINAL[0], now=NOW)).message
 
     def test_about_a_route_says_what_to_check(self) -> None:
-        assert "dialect" in over(watch().on_error(FINAL[-1], now=NOW)).message
+        assert "dialect" in over(watch(gone_after=0).on_error(FINAL[-1], now=NOW)).message
 
     @pytest.mark.parametrize("error", BLIPS, ids=kind)
     def test_at_the_deadline_says_what_failed_and_what_was_last_seen(self, error: GatewayError) -> None:
@@ -282,22 +282,35 @@ class TestBeforeTheFirstAnswer:
 
 class TestNotFound:
     @pytest.mark.parametrize("error", FINAL[-2:], ids=kind)
-    def test_is_not_believed_right_after_a_submit(self, error: GatewayError) -> None:
-        """A gateway's replica, or the proxy before it, may not know the paid task yet."""
-        watching = watch(submitted_at=NOW)
+    def test_is_believed_after_several_times_over_a_minute(self, error: GatewayError) -> None:
+        """A gateway's replica, or the proxy before it, may not know the paid task, for a while."""
+        watching = watch()
         assert isinstance(watching.on_error(error, now=NOW), Wait)
-        assert isinstance(watching.on_error(error, now=NOW + NOT_FOUND_GRACE - 1), Wait)
-        assert over(watching.on_error(error, now=NOW + NOT_FOUND_GRACE)).end in {End.GONE, End.REFUSED}
+        assert isinstance(watching.on_error(error, now=NOW + 1), Wait)
+        assert isinstance(watching.on_error(error, now=NOW + GONE_AFTER - 1), Wait)
+        assert over(watching.on_error(error, now=NOW + GONE_AFTER)).end in {End.GONE, End.REFUSED}
 
-    def test_is_believed_at_once_of_an_id_from_elsewhere(self) -> None:
-        assert over(watch(submitted_at=None).on_error(FINAL[-2], now=NOW)).end is End.GONE
+    def test_is_not_believed_when_it_was_said_twice_however_far_apart(self) -> None:
+        watching = watch()
+        watching.on_error(FINAL[-2], now=NOW)
+        assert isinstance(watching.on_error(FINAL[-2], now=NOW + 2 * GONE_AFTER), Wait)
+
+    def test_counts_anew_once_the_task_was_seen(self) -> None:
+        watching = watch()
+        for seconds in (0, 1):
+            watching.on_error(FINAL[-2], now=NOW + seconds)
+        watching.on_task(task("processing"), now=NOW + 2)
+        assert isinstance(watching.on_error(FINAL[-2], now=NOW + GONE_AFTER + 2), Wait)
+
+    def test_is_believed_at_once_where_nobody_asks_twice(self) -> None:
+        assert over(watch(gone_after=0).on_error(FINAL[-2], now=NOW)).end is End.GONE
 
     @pytest.mark.parametrize("error", FINAL[:-2], ids=kind)
-    def test_alone_has_that_grace(self, error: GatewayError) -> None:
-        assert over(watch(submitted_at=NOW).on_error(error, now=NOW)).end is End.REFUSED
+    def test_alone_is_doubted(self, error: GatewayError) -> None:
+        assert over(watch().on_error(error, now=NOW)).end is End.REFUSED
 
-    def test_within_the_grace_and_after_the_deadline_is_a_timeout(self) -> None:
-        watching = watch(submitted_at=NOW, deadline=NOW + 5)
+    def test_at_the_deadline_is_a_timeout(self) -> None:
+        watching = watch(deadline=NOW + 5)
         assert over(watching.on_error(FINAL[-2], now=NOW + 5)).end is End.TIMED_OUT
 
 
@@ -359,7 +372,7 @@ class TestAnyWait:
         span=st.floats(min_value=0, max_value=2000),
         latency=st.floats(min_value=0, max_value=30),
         contact_made=st.booleans(),
-        submitted=st.booleans(),
+        gone_after=st.sampled_from([0.0, 60.0]),
         url_asks=st.integers(min_value=0, max_value=4),
     )
     @settings(PATIENT, max_examples=300)
@@ -370,7 +383,7 @@ class TestAnyWait:
         span: float,
         latency: float,
         contact_made: bool,
-        submitted: bool,
+        gone_after: float,
         url_asks: int,
     ) -> None:
         deadline = NOW + span
@@ -378,7 +391,7 @@ class TestAnyWait:
             deadline=deadline,
             unreachable_after=patience,
             contact_made=contact_made,
-            submitted_at=NOW if submitted else None,
+            gone_after=gone_after,
             url_asks=url_asks,
         )
         now, asked_late, last_seen = NOW, 0, None

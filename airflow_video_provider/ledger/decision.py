@@ -1,0 +1,259 @@
+"""What an attempt does about what is remembered: submit, re-attach, or stop. Pure: no clock, no store.
+
+=======================  ======================================  ==========================================
+the last submission      Airflow's retry                         a Clear
+=======================  ======================================  ==========================================
+none                     submits                                 submits
+in doubt                 stops (``resubmit``: submits)           stops; once that was told, submits
+accepted nothing         submits                                 submits
+submitted                re-attaches, whatever has changed       re-attaches; a changed request submits
+failed at the gateway    submits up to ``max_generations``       submits
+refused by moderation    stops                                   stops; a changed request submits
+gone from the gateway    stops                                   submits
+=======================  ======================================  ==========================================
+
+``on_clear="new"`` submits on every Clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from airflow_video_provider.ledger.record import Attempt, State, Submission
+from airflow_video_provider.waiting import utc
+
+__all__ = [
+    "Decision",
+    "OnClear",
+    "OnUnknownSubmission",
+    "Policy",
+    "Reattach",
+    "Stop",
+    "Submit",
+    "decide",
+    "in_doubt",
+]
+
+OnClear = Literal["reuse", "new"]
+OnUnknownSubmission = Literal["fail", "resubmit"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the user allows.
+
+    :param max_generations: how many one task instance may pay for between two Clears.
+    :param on_clear: ``new`` submits anew on every Clear, None and ``reuse`` only for a changed request.
+    :param on_unknown_submission: ``resubmit`` is the one way to pay twice for one video.
+    :raises ValueError: naming the argument.
+    """
+
+    max_generations: int = 2
+    on_clear: OnClear | None = None
+    on_unknown_submission: OnUnknownSubmission = "fail"
+
+    def __post_init__(self) -> None:
+        allowed = self.max_generations
+        if isinstance(allowed, bool) or not isinstance(allowed, int) or allowed < 1:
+            raise ValueError(f"max_generations: {allowed!r} must be a whole number, at least 1")
+        for name, value, words in (
+            ("on_clear", self.on_clear, (None, *get_args(OnClear))),
+            ("on_unknown_submission", self.on_unknown_submission, get_args(OnUnknownSubmission)),
+        ):
+            if value not in words:
+                raise ValueError(f"{name}: {value!r} is none; allowed: {', '.join(map(str, words))}")
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Pay for a generation.
+
+    :param generation: which one it is since the last Clear.
+    :param why: for the log, where it is not simply the first.
+    """
+
+    generation: int = 1
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Reattach:
+    """Wait for a video that is paid for.
+
+    :param cleared: a Clear began this attempt.
+    :param changed: the fields in which the request differs from the one that was paid for.
+    """
+
+    submission: Submission
+    cleared: bool = False
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Fail for good; nothing is paid.
+
+    :param submission: the one that the message is about.
+    :param doubts: submissions whose outcome is in doubt; telling of them is what makes the next Clear a
+        decision.
+    """
+
+    why: str
+    submission: Submission
+    doubts: tuple[Submission, ...] = ()
+
+
+Decision = Submit | Reattach | Stop
+
+
+def cleared_since(submission: Submission, attempt: Attempt) -> bool:
+    """Whether somebody cleared the task after the attempt that last used a submission.
+
+    A Clear sets ``max_tries`` anew: higher, or (after ``retries`` were lowered) lower or by chance the same.
+    For that chance: what has ended for good is begun again by a Clear, which counts in ``clear_number``, or
+    by Airflow itself where the worker died before Airflow had heard of the end.
+    """
+    last = submission.attempt
+    if attempt.max_tries != last.max_tries:
+        return True
+    counted = None not in (attempt.clear_number, last.clear_number)
+    return submission.ended is not None and counted and attempt.clear_number != last.clear_number
+
+
+def decide(
+    history: Sequence[Submission], attempt: Attempt, request: Mapping[str, str] | None, policy: Policy
+) -> Decision:
+    """Decide what this attempt does.
+
+    :param history: what is remembered, oldest first.
+    :param attempt: this one.
+    :param request: its request by digests; None where it is not a valid request.
+    """
+    mine = [s for s in history if not attempt.is_of_another_run(s.attempt)]
+    if not mine:
+        return Submit(why=_another_run(history[-1]) if history else None)
+    current = mine[-1]
+    if cleared_since(current, attempt):
+        return _after_a_clear(mine, attempt, request, policy)
+    return _after_a_retry(current, request, policy)
+
+
+def _after_a_retry(current: Submission, request: Mapping[str, str] | None, policy: Policy) -> Decision:
+    following = current.generation + 1
+    match current.state:
+        case State.SUBMITTED:
+            return Reattach(current, changed=() if request is None else current.changes(request))
+        case State.HELD:
+            return Submit(current.generation)
+        case State.SENDING if policy.on_unknown_submission == "resubmit" and _allowed(following, policy):
+            return Submit(following, why=f"{_unknown(current)}. {_RESUBMITTED}")
+        case State.SENDING:
+            return Stop(in_doubt(current), current, doubts=(current,))
+        case State.GONE:
+            return Stop(_lost(current), current)
+        case _ if current.refused_input:
+            return Stop(_refused(current), current)
+        case _ if not _allowed(following, policy):
+            return Stop(_spent(current, policy), current)
+        case _:
+            return Submit(following, why=f"video {current.video_id} failed at the gateway")
+
+
+def _after_a_clear(
+    mine: Sequence[Submission], attempt: Attempt, request: Mapping[str, str] | None, policy: Policy
+) -> Decision:
+    current = mine[-1]
+    if policy.on_clear == "new":
+        return Submit(why=f'cleared, with on_clear="new"{_left(current)}')
+    if request is None:
+        # Whoever cleared it will see what is wrong with the request, and what is paid for is still known.
+        return Submit()
+    same = [s for s in mine if not s.changes(request)]
+    if paid := [s for s in same if s.state is State.SUBMITTED]:
+        return Reattach(paid[-1], cleared=True)
+    doubts = tuple(s for s in mine if s.state is State.SENDING and (s in same or s is current))
+    untold = [s for s in doubts if not s.told]
+    if doubts and (untold or attempt.started_by_operator):
+        about = (untold or doubts)[-1]
+        return Stop(in_doubt(about, by_clear=not attempt.started_by_operator), about, doubts=doubts)
+    if same and same[-1].refused_input:
+        return Stop(_refused(same[-1]), same[-1])
+    changed = current.changes(request)
+    return Submit(
+        why=f"cleared{f', and {_these(changed)} changed' if changed else ''}: submitting anew{_left(current)}"
+    )
+
+
+def _allowed(generation: int, policy: Policy) -> bool:
+    return generation <= policy.max_generations
+
+
+def _these(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _left(current: Submission) -> str:
+    if current.state is State.SENDING:
+        return f"; whether the submission begun at {utc(current.begun_at)} was accepted was never known"
+    return f"; video {current.video_id} was paid for and is left" if current.video_id else ""
+
+
+def _another_run(last: Submission) -> str:
+    return f"{last.name} belongs to another Dag run of the same name, which was deleted since"
+
+
+def _unknown(submission: Submission) -> str:
+    return (
+        f"attempt {submission.attempt.try_number} began to submit at {utc(submission.begun_at)}, and whether "
+        "the gateway accepted is not known"
+    )
+
+
+_RESUBMITTED = (
+    'Submitting it again all the same, as on_unknown_submission="resubmit" says: this may pay twice for one '
+    "video"
+)
+
+
+def in_doubt(submission: Submission, *, by_clear: bool = True) -> str:
+    """The message about a submission whose outcome is not known, without how it came to that.
+
+    :param by_clear: a Clear after this is taken for a decision to submit again.
+    """
+    go_on = (
+        "If it is not, and no worker of that attempt is alive any more, clear this task to submit again"
+        if by_clear
+        else "If it is not, give the task on_unknown_submission or on_clear for one run: this run was "
+        "started by an operator, so that a Clear may be nobody's decision"
+    )
+    return (
+        f"{_unknown(submission)}: it may have accepted and billed the generation, so it is not sent again. "
+        f"Look in the gateway's console ({submission.gateway}, connection {submission.video_conn_id}) for a "
+        f"task of model {submission.model} of about that time (prompt digest "
+        f"{submission.request.get('prompt')}): if it is there, wait for its id with VideoTaskSensor. {go_on}"
+    )
+
+
+def _lost(submission: Submission) -> str:
+    return (
+        f"the gateway no longer knows video {submission.video_id}, submitted at {utc(submission.begun_at)} "
+        f"through connection {submission.video_conn_id} to {submission.gateway}. If the connection is right, "
+        "clear this task to pay for a new generation"
+    )
+
+
+def _refused(submission: Submission) -> str:
+    return (
+        f"video {submission.video_id} was refused by moderation, and the same request would be again: not "
+        'submitted. Change the prompt or the images; on_clear="new" submits it unchanged'
+    )
+
+
+def _spent(submission: Submission, policy: Policy) -> str:
+    return (
+        f"generation {submission.generation} of at most {policy.max_generations} (video "
+        f"{submission.video_id}) failed: no other is paid for. Clear this task to begin anew, or raise "
+        "max_generations"
+    )

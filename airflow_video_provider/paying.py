@@ -1,0 +1,176 @@
+"""The create call and its memory as one step: all that lies between "paid" and "remembered" stands here."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_video_provider.exceptions import VideoSubmitFailed, sentences
+from airflow_video_provider.gateway.errors import GatewayError
+from airflow_video_provider.ledger import Ended, Ledger, LedgerTaken, LedgerUnreadable, State, Submission
+
+if TYPE_CHECKING:
+    from airflow_video_provider.gateway.request import VideoRequest
+    from airflow_video_provider.gateway.task import VideoTask
+    from airflow_video_provider.hooks.video import VideoHook
+
+__all__ = ["NotRemembered", "pay", "signals_held"]
+
+#: How often to try to store the id of a video that is paid for, seconds from one try to the next, and seconds
+#: for all tries together, each of which may last until the store's own timeout.
+STORE_TRIES = 20
+STORE_EVERY = 3.0
+STORE_FOR = 120.0
+
+
+class NotRemembered(Exception):
+    """The gateway accepted, and the id could not be stored; the cause is the store's error."""
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__(submission.video_id)
+        self.submission = submission
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold back what Airflow raises into the running line, until the block is done.
+
+    That is ``execution_timeout`` (SIGALRM) and the end of the task (SIGTERM), on 2.11 and 3.x alike. SIGKILL
+    cannot be held.
+    """
+    held: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
+            if callable(handler := signal.getsignal(name)):
+                before[name] = handler
+                signal.signal(name, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        for number in held:
+            signal.raise_signal(number)
+
+
+def pay(
+    hook: VideoHook, ledger: Ledger, submission: Submission, request: VideoRequest, log: Any
+) -> tuple[Submission, VideoTask]:
+    """Store the intent, send the create call, store the id.
+
+    :param log: the task's.
+    :returns: the submission as it is stored, and the task as the gateway answered.
+    :raises VideoSubmitFailed: the intent cannot be stored, or another attempt is submitting; this one sent
+        nothing.
+    :raises GatewayError: the gateway did not accept, or (``maybe_accepted``) nobody knows.
+    :raises NotRemembered: it accepted, and the id could not be stored.
+    """
+    with _intent_must_be_stored(ledger):
+        ledger.append(submission)
+    payment = _Payment(hook, ledger, submission, request, log)
+    try:
+        task = hook.submit(request, send=payment.send)
+    except GatewayError as error:
+        if not error.maybe_accepted:
+            payment.note(state=State.WITHDRAWN)
+        raise
+    return payment.submission, task
+
+
+@contextmanager
+def _intent_must_be_stored(ledger: Ledger) -> Iterator[None]:
+    try:
+        yield
+    except LedgerTaken:
+        raise VideoSubmitFailed(
+            "not submitted, nothing was paid by this attempt: another attempt of this task instance submits "
+            "at the same time. A retry re-attaches to what that one submits"
+        ) from None
+    except LedgerUnreadable:
+        raise
+    except Exception as error:  # whatever a store raises: what cannot be remembered is not sent
+        raise VideoSubmitFailed(
+            sentences(
+                f"not submitted, nothing was paid: the intent cannot be stored in {ledger.where}: {error!r}",
+                "A retry begins anew",
+            )
+        ) from error
+
+
+class _Payment:
+    """One submission under way. :meth:`send` is called once for each create call of it."""
+
+    def __init__(
+        self, hook: VideoHook, ledger: Ledger, submission: Submission, request: VideoRequest, log: Any
+    ) -> None:
+        self.submission = submission
+        self._hook, self._ledger, self._request, self._log = hook, ledger, request, log
+
+    def send(self) -> VideoTask:
+        with signals_held():
+            if self.submission.state is State.HELD:
+                self._send_again()
+            try:
+                task = self._hook.get_conn().submit(self._request)
+            except GatewayError as error:
+                if error.maybe_accepted:
+                    # Whoever reads the message that follows is told.
+                    self.note(told=True, ended=Ended.FAILED_FOR_GOOD)
+                else:
+                    self.note(state=State.HELD)
+                raise
+            self._store_id(task.video_id)
+        return task
+
+    def _send_again(self) -> None:
+        """While this attempt waited to send again, another may have begun."""
+        sending = replace(self.submission, state=State.SENDING)
+        with _intent_must_be_stored(self._ledger):
+            if [s.nonce for s in self._ledger.read()[-1:]] != [sending.nonce]:
+                raise LedgerTaken
+            self._ledger.update(sending)
+        self.submission = sending
+
+    def note(self, **facts: Any) -> None:
+        """Store what became of it. Where that fails the submission stays in doubt, which is safe."""
+        self.submission = replace(self.submission, **facts)
+        try:
+            self._ledger.update(self.submission)
+        except Exception as error:  # the gateway's error, which follows, matters more
+            self._log.error(
+                "that the submission is %s could not be stored in %s: %r. A retry will take its outcome as "
+                "unknown",
+                self.submission.state,
+                self._ledger.where,
+                error,
+            )
+
+    def _store_id(self, video_id: str) -> None:
+        self.submission = replace(
+            self.submission, state=State.SUBMITTED, video_id=video_id, waiting_since=time.time()
+        )
+        # First of all to where nothing can fail: a person can go on from the log.
+        self._log.info("the gateway accepted, and will bill, video %s", video_id)
+        from tenacity import (
+            Retrying,
+            retry_if_exception_type,
+            stop_after_attempt,
+            stop_after_delay,
+            wait_fixed,
+        )
+
+        try:
+            Retrying(
+                stop=stop_after_attempt(STORE_TRIES) | stop_after_delay(STORE_FOR),
+                wait=wait_fixed(STORE_EVERY),
+                retry=retry_if_exception_type(Exception),
+                reraise=True,
+            )(self._ledger.update, self.submission)
+        except BaseException as error:  # even SystemExit: a retry would pay again
+            raise NotRemembered(self.submission) from error

@@ -1,0 +1,297 @@
+"""Which video an attempt waits for: one that an earlier attempt paid for, or one that is paid for now.
+
+What to do is decided in :mod:`airflow_video_provider.ledger.decision`; here it is carried out, stored and
+logged, and what goes wrong becomes a message for the person on call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_video_provider.exceptions import VideoSubmitFailed, sentences
+from airflow_video_provider.gateway.errors import ErrorKind, GatewayError, InvalidRequestError
+from airflow_video_provider.ledger import (
+    Attempt,
+    Ended,
+    Ledger,
+    LedgerUnreadable,
+    Policy,
+    Reattach,
+    StateStoreLedger,
+    Stop,
+    Submission,
+    decide,
+    in_doubt,
+)
+from airflow_video_provider.paying import NotRemembered, pay
+from airflow_video_provider.waiting import utc
+
+if TYPE_CHECKING:
+    from airflow_video_provider.gateway.client import Gateway
+    from airflow_video_provider.gateway.request import VideoRequest
+    from airflow_video_provider.gateway.task import VideoTask
+    from airflow_video_provider.hooks.video import VideoHook
+
+__all__ = ["Asked", "Submitter", "read", "stored"]
+
+#: How many tasks that the gateway lists are named in the message about a submission in doubt.
+MOST_CANDIDATES = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the operator's arguments ask for: a request, or the problem with it.
+
+    :param digests: of the request. They may be there without one: a reference picture that is gone does not
+        make a paid video another one. None: the arguments are no request at all.
+    """
+
+    request: VideoRequest | None
+    digests: dict[str, str] | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """One attempt's way to a submission.
+
+    :param log: the task's.
+    """
+
+    hook: VideoHook
+    ledger: Ledger
+    policy: Policy
+    attempt: Attempt
+    log: Any
+
+    def settle(
+        self, history: Sequence[Submission], ask: Callable[[Gateway], Asked]
+    ) -> tuple[Submission, VideoTask | None]:
+        """Re-attach or pay.
+
+        :param history: what is remembered.
+        :param ask: reads the operator's arguments and checks them against the connection's gateway.
+        :returns: the submission to wait for, and the task as the gateway answered if it was paid for now.
+        :raises AirflowFailException: neither; the message says why, and what became of what was paid for.
+        :raises VideoSubmitFailed: nothing was accepted, and a retry may help.
+        :raises NotRemembered: it was paid for, and the id could not be stored.
+        """
+        try:
+            gateway = self.hook.get_conn()
+        except InvalidRequestError as error:
+            raise AirflowFailException(_nothing_paid(str(error), history)) from None
+        asked = ask(gateway)
+        decision = decide(history, self.attempt, asked.digests, self.policy)
+        if isinstance(decision, Reattach):
+            return self._reattach(decision, history), None
+        if isinstance(decision, Stop):
+            raise AirflowFailException(sentences(*self._stopped(decision)))
+        if asked.request is None or asked.digests is None:
+            raise AirflowFailException(_nothing_paid(str(asked.problem), history))
+        if decision.why:
+            self.log.warning("%s", decision.why)
+        elif not history and self.attempt.try_number > 1 and self.ledger.forgets:
+            self.log.warning(
+                "nothing is remembered of an earlier attempt. If this task instance had succeeded before it "
+                "was cleared, this pays again: %s",
+                self.ledger.forgets,
+            )
+        submission = Submission.new(
+            order=max((s.order for s in history), default=0) + 1,
+            generation=decision.generation,
+            model=asked.request.model,
+            video_conn_id=self.hook.video_conn_id,
+            gateway=gateway.settings.base_url,
+            begun_at=time.time(),
+            request=asked.digests,
+            attempt=self.attempt,
+        )
+        return self._pay(submission, asked.request, history)
+
+    def _pay(
+        self, submission: Submission, request: VideoRequest, history: Sequence[Submission]
+    ) -> tuple[Submission, VideoTask]:
+        which = self._which(submission)
+        if self.ledger.forgets and isinstance(self.ledger, StateStoreLedger):
+            self.log.warning("a Clear after success will pay anew: %s", self.ledger.forgets)
+        self.log.info(
+            "submitting %s: model %s, prompt digest %s, through connection %s (%s), remembered in %s. If "
+            "this process dies before the gateway has answered, the next attempt stops and says how to find "
+            "out",
+            which, submission.model, submission.request["prompt"], submission.video_conn_id,
+            submission.gateway, self.ledger.where,
+        )  # fmt: skip
+        try:
+            submission, task = pay(self.hook, self.ledger, submission, request, self.log)
+        except LedgerUnreadable as error:
+            raise _unreadable(self.ledger, error) from None
+        except GatewayError as error:
+            if error.maybe_accepted:
+                raise AirflowFailException(
+                    sentences(f"the create call broke off: {error}", *self._in_doubt(submission))
+                ) from None
+            raise _not_submitted(error, history) from None
+        self.log.info(
+            "submitted video %s at %s (%s, model %s): %s. It is paid for; if this task is killed now, the "
+            "next attempt re-attaches to it and pays nothing",
+            task.video_id, utc(submission.begun_at), which, submission.model, task.line,
+        )  # fmt: skip
+        return submission, task
+
+    def _reattach(self, decision: Reattach, history: Sequence[Submission]) -> Submission:
+        paid, now = decision.submission, time.time()
+        self.log.info(
+            "re-attaching to video %s (%s), submitted at %s, %.0f s ago, by attempt %s: nothing is paid",
+            paid.video_id, self._which(paid), utc(paid.begun_at), now - paid.begun_at,
+            paid.attempt.try_number,
+        )  # fmt: skip
+        if decision.changed:
+            self.log.warning(
+                "the request has changed since (%s): a retry waits for what was paid for. For a video of the "
+                "new request clear the task",
+                ", ".join(decision.changed),
+            )
+        paid = paid.used_by(self.attempt)
+        if decision.cleared:
+            # This attempt uses the Clear up: what follows is a retry. It begins a new wait and a new count.
+            paid = replace(paid, order=history[-1].order + 1, generation=1, waiting_since=now)
+        stored(self.ledger, paid)
+        return paid
+
+    def _stopped(self, decision: Stop) -> tuple[str, ...]:
+        for submission in decision.doubts or (decision.submission,):
+            told = submission.told or bool(decision.doubts)
+            used = submission.used_by(self.attempt)
+            stored(self.ledger, replace(used, told=told, ended=Ended.FAILED_FOR_GOOD))
+        if not decision.doubts:
+            return (decision.why,)
+        return (decision.why, *self._candidates(decision.submission))
+
+    def _in_doubt(self, submission: Submission) -> tuple[str, ...]:
+        by_clear = not self.attempt.started_by_operator
+        return (in_doubt(submission, by_clear=by_clear), *self._candidates(submission))
+
+    def _candidates(self, submission: Submission) -> tuple[str, ...]:
+        """What the gateway lists since the intent, where its dialect can list: help, and no verdict."""
+        try:
+            tasks = self.hook.get_conn().list_tasks()
+        except GatewayError as error:
+            self.log.info("the gateway's tasks cannot be listed: %s", error)
+            return ()
+        since = [t for t in tasks if t.created_at and t.created_at.timestamp() >= submission.begun_at - 5]
+        of_model = [t for t in since if t.model in (None, submission.model)]
+        if not of_model:
+            return ()
+        named = ", ".join(t.video_id for t in of_model[:MOST_CANDIDATES])
+        more = len(of_model) - MOST_CANDIDATES
+        return (f"Since then the gateway lists: {named}" + (f" and {more} more" if more > 0 else ""),)
+
+    def _which(self, submission: Submission) -> str:
+        return f"generation {submission.generation} of at most {self.policy.max_generations}"
+
+
+# -- the memory, with messages -----------------------------------------------------------------------------
+
+
+def read(ledger: Ledger) -> tuple[Submission, ...]:
+    """What is remembered.
+
+    :raises AirflowFailException: something else is stored there.
+    :raises VideoSubmitFailed: it cannot be read now.
+    """
+    try:
+        return ledger.read()
+    except LedgerUnreadable as error:
+        raise _unreadable(ledger, error) from None
+    except Exception as error:  # whatever a store raises: what cannot be read is not taken for nothing
+        raise VideoSubmitFailed(
+            sentences(
+                f"this attempt submitted and paid nothing: what earlier ones submitted cannot be read from "
+                f"{ledger.where}: {error!r}",
+                "A retry reads it again",
+            )
+        ) from error
+
+
+def stored(ledger: Ledger, submission: Submission) -> None:
+    """Store a change that pays for nothing.
+
+    :raises VideoSubmitFailed: it cannot be stored.
+    """
+    try:
+        ledger.update(submission)
+    except Exception as error:  # whatever a store raises
+        raise VideoSubmitFailed(
+            sentences(
+                f"what became of {submission.name} cannot be stored in {ledger.where}: {error!r}",
+                "Nothing was paid by this; a retry queries it again",
+            )
+        ) from error
+
+
+def _unreadable(ledger: Ledger, error: LedgerUnreadable) -> AirflowFailException:
+    return AirflowFailException(
+        sentences(
+            f"nothing was submitted: what earlier attempts submitted, in {ledger.where}, cannot be "
+            f"understood: {error}",
+            "Look in the gateway's console for a video of this task; if there is one, wait for it with "
+            f"VideoTaskSensor. To submit again {ledger.how_to_delete}, then clear this task",
+        )
+    )
+
+
+# -- messages ----------------------------------------------------------------------------------------------
+
+_WHAT_TO_CHANGE = {
+    ErrorKind.AUTHENTICATION: "check the connection's password",
+    ErrorKind.QUOTA: "top up the account, or use another connection",
+    ErrorKind.MODERATION: "change the prompt or the images",
+    ErrorKind.INVALID_REQUEST: "change what the message names",
+    ErrorKind.NOT_FOUND: "check the connection's host, path prefix and dialect",
+    ErrorKind.RATE_LIMIT: "give the submitting tasks a pool",
+    ErrorKind.SERVER: "check the model's name, and the gateway's status",
+    ErrorKind.TRANSPORT: "check the connection's host and port",
+}
+
+
+def not_remembered(ledger: Ledger, lost: NotRemembered) -> AirflowFailException:
+    """The video is paid for and cannot be remembered: the person on call is the memory."""
+    return AirflowFailException(
+        sentences(
+            f"video {lost.submission.video_id} was submitted and is paid for, but its id could not be stored "
+            f"in {ledger.where}: {lost.__cause__!r}",
+            "So that it is not paid for again this task is not retried: wait for it with VideoTaskSensor on "
+            "that id",
+        )
+    )
+
+
+def _not_submitted(error: GatewayError, history: Sequence[Submission]) -> AirflowException:
+    said = f"not submitted, nothing was paid: {error}"
+    change = _WHAT_TO_CHANGE.get(error.kind, "")
+    if error.retryable:
+        return VideoSubmitFailed(sentences(said, f"A retry submits it again; {change}"))
+    return AirflowFailException(sentences(said, f"A retry would not help: {change}", *_remembered(history)))
+
+
+def _nothing_paid(problem: str, history: Sequence[Submission]) -> str:
+    said = problem if "nothing was paid" in problem else f"not submitted, nothing was paid: {problem}"
+    remembered = _remembered(history)
+    return sentences(said, *remembered) if remembered else said
+
+
+def _remembered(history: Sequence[Submission]) -> tuple[str, ...]:
+    paid = [s.video_id for s in history if s.video_id]
+    return (
+        (
+            f"Video {paid[-1]} of an earlier attempt was paid for and is still remembered: put right what "
+            "the message names, then clear this task to re-attach",
+        )
+        if paid
+        else ()
+    )

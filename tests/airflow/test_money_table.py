@@ -1,0 +1,263 @@
+"""The table of docs/retries-and-money.md, row by row: what the next attempt does, and what is paid."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from airflow.exceptions import AirflowException
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_video_provider.gateway.client import Gateway as Client
+from airflow_video_provider.ledger import StateStoreLedger
+from airflow_video_provider.paying import _Payment
+from tests.airflow.support import (
+    Clock,
+    Gateway,
+    Listeners,
+    Memory,
+    StateStore,
+    TaskInstance,
+    context_of,
+    film,
+    run,
+)
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "retries-and-money.md"
+ROW = re.compile(r"^\| (?P<happened>[^|]+) \| [^|]+ \| (?P<then>[a-z-]+)[^|]* \| (?P<paid>\d) \|$", re.M)
+
+
+class Killed(BaseException):
+    pass
+
+
+class World:
+    """One task instance, its memory and its gateway."""
+
+    def __init__(self, gateway: Gateway, clock: Clock, listeners: Listeners, connect: Any) -> None:
+        self.gateway, self.clock, self.listeners, self.connect = gateway, clock, listeners, connect
+        self.memory = Memory(store=StateStore())
+
+    def dies(
+        self, owner: Any, name: str, *, after: bool = False, how: Callable[[], Any] | None = None
+    ) -> None:
+        """The first attempt ends at a call, without any clean-up of its own."""
+        real = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = real(*args, **kwargs) if after else None
+            if how is not None:
+                how()
+                return result
+            raise Killed
+
+        with patch.object(owner, name, call), suppress(Killed, AirflowException):
+            self.memory.attempt()
+
+    def then(self, prompt: str = "a fox in the snow", **arguments: Any) -> str:
+        """What the next attempt does, in one word of the table."""
+        before = self.gateway.paid
+        try:
+            self.memory.attempt(prompt, **arguments)
+        except AirflowException as error:
+            said = str(error)
+            return "submits" if self.gateway.paid > before else "stops" if said else "nothing"
+        return "submits" if self.gateway.paid > before else "re-attaches"
+
+    def retry(self, prompt: str = "a fox in the snow", **arguments: Any) -> str:
+        self.memory.retry()
+        return self.then(prompt, **arguments)
+
+    def clear(self, prompt: str = "a fox in the snow", **arguments: Any) -> str:
+        self.memory.clear()
+        return self.then(prompt, **arguments)
+
+    def at_once(self, prompt: str) -> str:
+        """It fails for good, so that Airflow begins no next attempt."""
+        assert isinstance(self.memory.refused(prompt), AirflowFailException)
+        return "stops"
+
+
+def _struck(world: World) -> str:
+    class Timeout(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Timeout
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with suppress(Timeout):
+            world.dies(Client, "submit", after=True, how=lambda: signal.raise_signal(signal.SIGALRM))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    return world.retry()
+
+
+def _not_stored(world: World) -> str:
+    def broken(*_: Any) -> None:
+        raise OSError("the store is down")
+
+    with patch.object(StateStoreLedger, "update", broken):
+        return world.at_once("a fox in the snow")
+
+
+def _died_in_execute_complete(world: World) -> str:
+    waiting = world.memory.submit()
+    run(waiting.trigger)
+    return world.retry()
+
+
+def _unreachable(world: World, *, again: bool = False) -> str:
+    world.gateway.fail(query=502)
+    world.memory.refused()
+    if not again:
+        world.gateway.heal()
+    return world.retry(deferrable=False)
+
+
+def _failed(world: World, times: int = 1, fault: str = "fail") -> str:
+    for _ in range(times):
+        world.then(f"doomed [{fault}]")
+        world.memory.retry()
+    return world.then(f"doomed [{fault}]")
+
+
+def _rate_limited(world: World) -> str:
+    prompt = f"a fox {id(world)} [rate-limit=4]"
+    assert world.then(prompt) == "stops"
+    return world.retry(prompt)
+
+
+def _running(world: World) -> str:
+    with suppress(TaskDeferred):
+        film().execute(context_of(world.memory.ti, world.memory.store))
+    return world.clear()
+
+
+def _succeeded_then_clear(world: World, prompt: str = "a fox in the snow", **arguments: Any) -> str:
+    world.memory.attempt()
+    world.listeners.succeed(world.memory.ti)
+    return world.clear(prompt, **arguments)
+
+
+def _on_variables(scenario: Callable[..., str], **arguments: Any) -> Callable[[World], str]:
+    def on_variables(world: World) -> str:
+        world.memory = Memory()
+        return scenario(world, **arguments)
+
+    return on_variables
+
+
+def _taken_back(world: World) -> str:
+    world.memory.attempt()
+    assert world.clear("a heron [moderation]") == "stops"
+    return world.clear()
+
+
+def _in_doubt(world: World, *, told: bool = False) -> str:
+    world.dies(Client, "submit", after=True)
+    if told:
+        assert world.clear() == "stops"
+    return world.clear()
+
+
+def _made_again(world: World) -> str:
+    from types import SimpleNamespace
+
+    world.memory.submit()
+    world.memory.ti = TaskInstance(dag_run=SimpleNamespace(id=2, clear_number=0))
+    return world.then()
+
+
+def _dies(owner: Any, name: str, *, after: bool = False) -> Callable[[World], str]:
+    def scenario(world: World) -> str:
+        world.dies(owner, name, after=after)
+        return world.retry()
+
+    return scenario
+
+
+def _resubmitted(world: World) -> str:
+    world.dies(Client, "submit", after=True)
+    return world.retry(on_unknown_submission="resubmit")
+
+
+def _timed_out(world: World) -> str:
+    world.memory.refused("slow [slow=3]", timeout=90)
+    world.gateway.advance(200)
+    return world.retry("slow [slow=3]", timeout=90)
+
+
+def _other_prompt(world: World) -> str:
+    world.memory.submit()
+    return world.retry("a fox on try 2")
+
+
+def _lost(world: World) -> str:
+    world.memory.refused("a fox [query-404=always]")
+    return world.retry("a fox [query-404=always]")
+
+
+SCENARIOS: dict[str, Callable[[World], str]] = {
+    "the worker died before the intent was stored": _dies(StateStoreLedger, "append"),
+    "the worker died after the intent, before the create call": _dies(Client, "submit"),
+    "the worker died while the create call ran": _dies(Client, "submit", after=True),
+    "the worker died before the id was stored": _dies(_Payment, "_store_id"),
+    "the create call broke off (dropped connection, 5xx, timeout)": lambda world: world.at_once(
+        "who knows [create-drop-paid]"
+    ),
+    "the id could not be stored": _not_stored,
+    "`execution_timeout` struck in the create call": _struck,
+    "the worker died after the id was stored": _dies(_Payment, "_store_id", after=True),
+    "the worker died in `execute_complete`": _died_in_execute_complete,
+    "still running at `timeout`": _timed_out,
+    "the gateway was unreachable": _unreachable,
+    "the gateway was unreachable for the retry, too": lambda world: _unreachable(world, again=True),
+    "rate limit, refused connection, no channel for the model": _rate_limited,
+    "refused: bad key, no balance, bad request, moderation": lambda world: world.at_once("a fox [quota]"),
+    "the generation failed": _failed,
+    "the generation failed, and so did `max_generations` - 1 others": lambda world: _failed(world, times=2),
+    "the generation was refused by moderation": lambda world: _failed(world, fault="fail-moderation"),
+    "the gateway no longer knows the video": _lost,
+    "templates render to another prompt on the retry": _other_prompt,
+    "Clear while it runs or after it failed, same request": _running,
+    'Clear after success, same request (state store, `ledger_path`, `on_clear="reuse"`)': (
+        _succeeded_then_clear
+    ),
+    "Clear after success, same request (Variable)": _on_variables(_succeeded_then_clear),
+    "Clear with another request": lambda world: _succeeded_then_clear(world, "a heron instead"),
+    "Clear with a change that is refused, then the change taken back and another Clear": _taken_back,
+    'Clear with `on_clear="new"`': lambda world: _succeeded_then_clear(world, on_clear="new"),
+    "Clear of an outcome in doubt that nobody was told of": _in_doubt,
+    "Clear of an outcome in doubt that was told": lambda world: _in_doubt(world, told=True),
+    "the Dag run was deleted and made again with the same run_id (Variable, `ledger_path`)": _on_variables(
+        _made_again
+    ),
+    'an outcome in doubt, with `on_unknown_submission="resubmit"`': _resubmitted,
+}
+
+ROWS = {row["happened"]: (row["then"], int(row["paid"])) for row in ROW.finditer(PAGE.read_text("utf-8"))}
+
+
+def test_every_row_has_its_scenario_and_every_scenario_its_row() -> None:
+    assert list(ROWS) == list(SCENARIOS)
+
+
+@pytest.mark.parametrize("happened", SCENARIOS)
+def test_the_row(
+    connection: str,
+    gateway: Gateway,
+    clock: Clock,
+    listeners: Listeners,
+    connect: Callable[..., str],
+    happened: str,
+) -> None:
+    world = World(gateway, clock, listeners, connect)
+    assert (SCENARIOS[happened](world), gateway.paid) == ROWS[happened]
