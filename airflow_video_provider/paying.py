@@ -121,7 +121,7 @@ class _Payment:
             except GatewayError as error:
                 if error.maybe_accepted:
                     # Whoever reads the message that follows is told.
-                    self.note(told=True, ended=Ended.FAILED_FOR_GOOD)
+                    self.note(told=True, ended=Ended.FAILED_FOR_GOOD, ended_at=time.time())
                 else:
                     self.note(state=State.HELD)
                 raise

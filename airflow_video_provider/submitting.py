@@ -167,7 +167,7 @@ class Submitter:
         for submission in decision.doubts or (decision.submission,):
             told = submission.told or bool(decision.doubts)
             used = submission.used_by(self.attempt)
-            stored(self.ledger, replace(used, told=told, ended=Ended.FAILED_FOR_GOOD))
+            stored(self.ledger, used.ended_as(Ended.FAILED_FOR_GOOD, told=told))
         if not decision.doubts:
             return (decision.why,)
         return (decision.why, *self._candidates(decision.submission))

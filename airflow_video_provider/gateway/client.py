@@ -451,6 +451,11 @@ class AsyncGateway(_Shell):
         """Ask once how a task stands; see :meth:`Gateway.get_task`."""
         return await self._run(self._query(video_id))
 
+    async def list_tasks(self) -> list[VideoTask]:
+        """List the account's newest tasks; see :meth:`Gateway.list_tasks`."""
+        exchange = self._list()
+        return [] if exchange is None else await self._run(exchange)
+
     async def _run(self, exchange: _Exchange[Answer]) -> Answer:
         with quiet_httpx():
             while True:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from airflow_video_provider.ledger.files import FileLedger
-from airflow_video_provider.ledger.record import LedgerUnreadable, Submission, read_json, read_record
-from airflow_video_provider.ledger.stores import VARIABLE_PREFIX
+from airflow_video_provider.ledger.record import LedgerUnreadable, Submission
+from airflow_video_provider.ledger.stores import variables_in_database
 from airflow_video_provider.waiting import utc
 
 DAY = 86_400.0
@@ -82,24 +82,11 @@ def _line(entry: Entry) -> str:
     return f"{entry.name}  {states or 'nothing'}  {entry.about}".rstrip()
 
 
-def _understood(text: str | bytes | None) -> tuple[Submission, ...] | None:
-    try:
-        return read_record(read_json(text or ""))
-    except LedgerUnreadable:
-        return None
-
-
 def _of_variables() -> Iterator[Entry]:
-    # The model, and not what a worker uses: only here can Variables be listed, on 2.11 as on 3.x.
     from airflow.models.variable import Variable
-    from airflow.utils.session import create_session
 
-    with create_session() as session:
-        rows = session.query(Variable).filter(Variable.key.like(f"{VARIABLE_PREFIX}%")).all()
-        found = [(row.key, row.description or "", row.val) for row in rows]
-    for key, description, text in sorted(found):
-        if not key.endswith(".probe"):
-            yield Entry(key, description, _understood(text), partial(Variable.delete, key))
+    for key, submissions, description in variables_in_database():
+        yield Entry(key, description, submissions, partial(Variable.delete, key))
 
 
 def _of_directory(url: str) -> Iterator[Entry]:

@@ -91,6 +91,9 @@ class FileLedger:
         for path in files_in(self.directory):
             path.fs.rm_file(path.path)
 
+    def after_success(self) -> None:
+        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.after_success`; the files stay."""
+
 
 def files_in(directory: Any) -> list[Any]:
     """The files of one task instance, as the store has them now: filesystems cache listings."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
@@ -131,6 +132,7 @@ class Submission:
         not stored, a bucket is no place for prompts.
     :param gateway: origin of the gateway, for messages.
     :param waiting_since: seconds since the epoch, from which the operator's ``timeout`` counts.
+    :param ended_at: seconds since the epoch of ``ended``.
     :param told: a person was told that its outcome is in doubt, or that the gateway lost it.
     :param refused_input: it failed because moderation refuses the request itself.
     :param item: place in a list of prompts.
@@ -151,6 +153,7 @@ class Submission:
     told: bool = False
     refused_input: bool = False
     ended: Ended | None = None
+    ended_at: float | None = None
     item: int = 0
 
     @classmethod
@@ -214,7 +217,11 @@ class Submission:
 
     def used_by(self, attempt: Attempt) -> Submission:
         """The same, used by another attempt: what it was ended by is over."""
-        return replace(self, attempt=attempt, ended=None)
+        return replace(self, attempt=attempt, ended=None, ended_at=None)
+
+    def ended_as(self, how: Ended, **facts: Any) -> Submission:
+        """The same, after an attempt that Airflow does not repeat by itself."""
+        return replace(self, ended=how, ended_at=time.time(), **facts)
 
 
 _NUMBERS = {int, float}

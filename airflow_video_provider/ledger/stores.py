@@ -21,6 +21,8 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from airflow_video_provider.ledger.record import (
+    Ended,
+    LedgerUnreadable,
     State,
     Submission,
     digest,
@@ -43,6 +45,8 @@ __all__ = [
 
 VARIABLE_PREFIX = "airflow_video_provider."
 _KEY = "airflow_video_provider.submissions"
+#: Seconds after which no late callback of Airflow 2.11 fails a task instance that has succeeded.
+SUCCESS_IS_FINAL_AFTER = 900.0
 _CLEARED = "Airflow's [state_store] clear_on_success is set; with ledger_path the memory would stay"
 _REMOVED = 'an Airflow Variable is removed at success; with on_clear="reuse" or ledger_path it would stay'
 #: Seconds from reading to having written. A worker that was frozen for longer has been given up by Airflow.
@@ -88,6 +92,9 @@ class Ledger(Protocol):
     def clear(self) -> None:
         """Forget everything."""
 
+    def after_success(self) -> None:
+        """Tidy up, once Airflow has stored that the task instance succeeded; for what ``forgets``."""
+
 
 class _JsonLedger:
     """A memory that holds all submissions in one JSON object, without conditional writes."""
@@ -101,6 +108,9 @@ class _JsonLedger:
     def clear(self) -> None:
         """See :meth:`Ledger.clear`."""
         raise NotImplementedError
+
+    def after_success(self) -> None:
+        """See :meth:`Ledger.after_success`; Airflow itself tidies its state store up."""
 
     def read(self) -> tuple[Submission, ...]:
         """See :meth:`Ledger.read`."""
@@ -202,6 +212,57 @@ class VariableLedger(_JsonLedger):
     def clear(self) -> None:
         """See :meth:`Ledger.clear`."""
         _variable().delete(self.key)
+
+    def after_success(self) -> None:
+        """See :meth:`Ledger.after_success`.
+
+        On 2.11 a success is not the end: a "zombie" callback that the Dag processor runs late fails a task
+        instance that has succeeded since, and Airflow runs it again. So there the memory stays for a while,
+        and goes with a later success of any task.
+        """
+        if _is_airflow_2():
+            for key, submissions, _ in variables_in_database():
+                if submissions and all(_is_over(submission) for submission in submissions):
+                    _variable().delete(key)
+        else:
+            self.clear()
+
+
+def _is_airflow_2() -> bool:
+    from airflow import __version__
+
+    return __version__.startswith("2.")
+
+
+def _is_over(submission: Submission) -> bool:
+    over = time.time() - SUCCESS_IS_FINAL_AFTER
+    return submission.ended is Ended.SUCCEEDED and (submission.ended_at or over) < over
+
+
+def variables_in_database() -> list[tuple[str, tuple[Submission, ...] | None, str]]:
+    """Name, submissions (None where they cannot be understood) and description of every Variable of ours.
+
+    It needs the metadata database, which a worker of Airflow 3 has not.
+    """
+    from airflow.models.variable import Variable
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        rows = session.query(Variable).filter(Variable.key.like(f"{VARIABLE_PREFIX}%")).all()
+        found = [(row.key, row.val or "", row.description or "") for row in rows]
+    return [
+        (key, understood(text), description)
+        for key, text, description in sorted(found)
+        if not key.endswith(".probe")
+    ]
+
+
+def understood(text: str | bytes) -> tuple[Submission, ...] | None:
+    """Submissions from a stored text; None where they cannot be understood."""
+    try:
+        return read_record(read_json(text))
+    except LedgerUnreadable:
+        return None
 
 
 def _variable() -> Any:

@@ -333,10 +333,10 @@ class VideoGenerateOperator(BaseOperator):
         self, task: dict[str, Any], ledger: Ledger, submission: Submission | None, context: Context
     ) -> dict[str, Any]:
         """The XCom: the task, and the prompt unless a retry renders it differently from what was paid for."""
-        if submission is not None and not ledger.forgets:
-            self._note(ledger, replace(submission, ended=Ended.SUCCEEDED))
+        if submission is not None:
+            self._note(ledger, submission.ended_as(Ended.SUCCEEDED))
         if ledger.forgets:
-            once_succeeded(context["ti"], partial(_forget, ledger, self.log))
+            once_succeeded(context["ti"], partial(_tidy_up, ledger, self.log))
         paid_for = None if submission is None else submission.request.get("prompt")
         same = paid_for in (None, digest(self.prompt.strip()))
         return {**task, "prompt": self.prompt if same else None}
@@ -347,11 +347,12 @@ class VideoGenerateOperator(BaseOperator):
         if done.end is End.FAILED:
             refused = _refused_input(done)
             spent = refused or submission.generation >= self.policy.max_generations
-            ended = Ended.FAILED_FOR_GOOD if spent else None
-            submission = replace(submission, state=State.FAILED, refused_input=refused, ended=ended)
+            submission = replace(submission, state=State.FAILED, refused_input=refused)
+            if spent:
+                submission = submission.ended_as(Ended.FAILED_FOR_GOOD)
         elif done.end in _FINAL:
             state = State.GONE if done.end is End.GONE else submission.state
-            submission = replace(submission, state=state, told=True, ended=Ended.FAILED_FOR_GOOD)
+            submission = submission.ended_as(Ended.FAILED_FOR_GOOD, state=state, told=True)
         else:
             return
         self._note(ledger, submission)
@@ -387,13 +388,11 @@ _WHAT_A_CLEAR_DOES = {
 }
 
 
-def _forget(ledger: Ledger, log: Any) -> None:
+def _tidy_up(ledger: Ledger, log: Any) -> None:
     try:
-        ledger.clear()
-    except (
-        Exception
-    ) as error:  # whatever a store raises; the task has succeeded, and what is left can be pruned
-        log.warning("%s could not be removed: %r", ledger.where, error)
+        ledger.after_success()
+    except Exception as error:  # whatever a store raises; the task has succeeded, what is left can be pruned
+        log.warning("%s could not be tidied up: %r", ledger.where, error)
 
 
 def _refused_input(done: Done) -> bool:

@@ -144,6 +144,8 @@ class Clock:
             "sensors.video",
             "operators.generate",
             "operators.download",
+            "ledger.record",
+            "ledger.stores",
             "paying",
             "submitting",
             "waiting",

@@ -32,6 +32,7 @@ from airflow_video_provider.ledger import (
     Submission,
     VariableLedger,
     ledger_for,
+    stores,
 )
 from scripts.services import S3Server
 from tests.airflow.support import (
@@ -953,6 +954,38 @@ class TestAVariable:
         listeners.succeed(memory.ti)
         assert variables == {}
 
+    def test_on_2_11_stays_for_a_while_because_airflow_may_take_a_success_back(
+        self,
+        connection: str,
+        gateway: Gateway,
+        clock: Clock,
+        variables: Variables,
+        listeners: Listeners,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A late "zombie" callback fails what has succeeded, and the task runs again (seen on 2.11.2)."""
+        monkeypatch.setattr(stores, "_is_airflow_2", lambda: True)
+        monkeypatch.setattr(stores, "variables_in_database", lambda: self.listed(variables))
+        memory = Memory()
+        first = memory.attempt()
+        listeners.succeed(memory.ti)
+        memory.retry()
+        assert memory.attempt()["video_id"] == first["video_id"]
+        assert gateway.paid == 1
+        clock.sleep(stores.SUCCESS_IS_FINAL_AFTER + 60)
+        memory.ti = TaskInstance(run_id="manual__2")
+        memory.attempt("a heron")
+        listeners.succeed(memory.ti)
+        assert len(variables) == 1
+
+    @staticmethod
+    def listed(variables: Variables) -> list[tuple[str, Any, str]]:
+        return [(key, stores.understood(text), "") for key, text in sorted(variables.items())]
+
+    @pytest.fixture(autouse=True)
+    def airflow_3(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stores, "_is_airflow_2", lambda: False)
+
     def test_is_left_where_the_task_failed(
         self, connection: str, gateway: Gateway, clock: Clock, variables: Variables, listeners: Listeners
     ) -> None:
@@ -1019,7 +1052,6 @@ class TestAVariable:
                 clock.sleep(120)
             real(self, record)
 
-        monkeypatch.setattr("airflow_video_provider.ledger.stores.time", clock)
         monkeypatch.setattr(VariableLedger, "_store", thawed)
         assert isinstance(memory.refused(), VideoSubmitFailed)
         assert gateway.paid == 1

@@ -115,6 +115,20 @@ def test_a_triggerer_that_dies_in_mid_wait_loses_nothing_and_a_retry_pays_nothin
     assert "re-attaching to video sora-2:" in log
 
 
+def test_a_download_that_is_cleared_finds_its_file_there_and_nothing_is_paid(
+    real_airflow: LocalAirflow, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    dag_id, conf = "video_generate_and_download", {"prompts": ["a heron"]}
+    run = real_airflow.run(dag_id, {**conf, "destination": f"{tmp_path.as_uri()}/"})
+    paid = len(sandbox.payments())
+    real_airflow.clear(dag_id, run.run_id, ["video.download"])
+    again = real_airflow.wait(dag_id, run.run_id)
+    assert again.state == "success", [real_airflow.task_log(task) for task in again.failed]
+    assert again.task("video.download", 0).try_number == 2
+    assert real_airflow.xcoms(dag_id, run.run_id, "video.download")[0]["skipped"]
+    assert len(sandbox.payments()) == paid
+
+
 def events(airflow: LocalAirflow) -> list[tuple[str, dict[str, Any]]]:
     """URI and extra of every asset event; Airflow 2 calls an asset a dataset."""
     word = "asset" if airflow.version >= (3,) else "dataset"

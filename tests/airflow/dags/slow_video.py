@@ -25,7 +25,7 @@ def slow_video() -> None:
         deferrable=True,
         poll_interval=1,
         timeout=7,
-        retries=5,
+        retries=30,
         retry_delay=timedelta(seconds=1),
         ledger_path="{{ params.ledger }}",
     )

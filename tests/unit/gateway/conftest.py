@@ -137,6 +137,10 @@ class Client:
         assert isinstance(task, VideoTask)
         return task
 
+    def list_tasks(self) -> list[VideoTask]:
+        tasks: list[VideoTask] = self.run(self.gateway.list_tasks())
+        return tasks
+
     def close(self) -> None:
         self.run(self.gateway.close())
 

@@ -10,7 +10,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import httpx
 import pytest
@@ -71,6 +71,7 @@ class Peer(Protocol):
 class Client(Protocol):
     def submit(self, request: VideoRequest) -> Any: ...
     def get_task(self, video_id: str) -> Any: ...
+    def list_tasks(self) -> Any: ...
 
 
 Connect = Callable[..., Client]
@@ -762,3 +763,32 @@ class TestTheSandbox:
                 assert (error.kind, error.no_such_route) == ("not_found", False)
             wrong: Any = failure(connect(f"{shop.url}/nowhere", shop.key).get_task, "no-such-task")
             assert (wrong.kind, wrong.no_such_route) == ("not_found", True)
+
+
+class TestAList:
+    LISTED: ClassVar = {
+        "object": "list",
+        "data": [{"id": ID, "status": "queued", "created_at": 1770350082}, {"no": "id"}],
+    }
+
+    def test_has_the_tasks_that_have_an_id(self, connect: Connect, peer: StartPeer) -> None:
+        server = peer(reply(200, self.LISTED))
+        (task,) = connect(server.url, dialect="openai").list_tasks()
+        assert (task.video_id, task.state) == (ID, TaskState.QUEUED)
+        assert server.first().target == "/v1/videos"
+
+    @pytest.mark.parametrize("dialect", ["unified", "newapi"])
+    def test_is_empty_where_the_dialect_has_none(
+        self, connect: Connect, peer: StartPeer, dialect: str
+    ) -> None:
+        server = peer(reply(200, self.LISTED))
+        assert connect(server.url, dialect=dialect).list_tasks() == []
+        assert server.received == []
+
+    @pytest.mark.parametrize("body", [{}, {"data": "x"}, {"error": {"message": "no"}}, [1], {"code": 400}])
+    def test_that_is_none_is_a_typed_error_or_empty(
+        self, connect: Connect, peer: StartPeer, body: object
+    ) -> None:
+        server = peer(reply(200, body))
+        with contextlib.suppress(GatewayError):
+            assert connect(server.url, dialect="openai").list_tasks() == []

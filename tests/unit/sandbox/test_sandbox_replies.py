@@ -230,3 +230,14 @@ def test_the_clock_can_be_moved_from_outside(desk) -> None:
 
 def test_every_family_has_a_price_and_a_step_for_the_start() -> None:
     assert all(family.cents > 0 and family.steps[0] == (0.0, "pending") for family in FAMILIES)
+
+
+def test_the_list_has_the_newest_tasks_first_and_twenty_at_most(desk) -> None:
+    ids = []
+    for number in range(22):
+        ids.append(desk.submit("openai", prompt=f"a cat, number {number}"))
+        desk.wait(0.01)
+    page = desk.client.get("/v1/videos").json()
+    assert [task["id"] for task in page["data"]] == ids[:1:-1]
+    assert (page["object"], page["first_id"]) == ("list", ids[-1])
+    assert desk.stranger.get("/v1/videos").status_code == 401
