@@ -108,6 +108,7 @@ class Submitter:
             video_conn_id=self.hook.video_conn_id,
             gateway=gateway.settings.base_url,
             begun_at=time.time(),
+            begun_by=self.attempt.try_number,
             request=asked.digests,
             attempt=self.attempt,
         )
@@ -148,7 +149,7 @@ class Submitter:
         self.log.info(
             "re-attaching to video %s (%s), submitted at %s, %.0f s ago, by attempt %s: nothing is paid",
             paid.video_id, self._which(paid), utc(paid.begun_at), now - paid.begun_at,
-            paid.attempt.try_number,
+            paid.begun_by,
         )  # fmt: skip
         if decision.changed:
             self.log.warning(

@@ -206,7 +206,7 @@ def _another_run(last: Submission) -> str:
 
 def _unknown(submission: Submission) -> str:
     return (
-        f"attempt {submission.attempt.try_number} began to submit at {utc(submission.begun_at)}, and whether "
+        f"attempt {submission.begun_by} began to submit at {utc(submission.begun_at)}, and whether "
         "the gateway accepted is not known"
     )
 

@@ -127,6 +127,7 @@ class Submission:
     :param nonce: names the attempt that wrote it.
     :param generation: how many the task instance has paid for since the last Clear, this one included.
     :param begun_at: seconds since the epoch, before the create call.
+    :param begun_by: number of the attempt that began it.
     :param attempt: the one that last used it.
     :param request: a short digest of each field of the request that was given. The values themselves are
         not stored, a bucket is no place for prompts.
@@ -144,6 +145,7 @@ class Submission:
     video_conn_id: str
     gateway: str
     begun_at: float
+    begun_by: int
     request: dict[str, str]
     attempt: Attempt
     nonce: str = ""

@@ -137,3 +137,21 @@ def test_no_blow_at_any_point_makes_a_second_payment(
     run = run_rows(real_airflow, sandbox, rows, **more)
     for index, row in enumerate(rows):
         check(real_airflow, sandbox, run, index, row, ledger_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_parent_that_clears_its_child_with_every_retry_pays_once(
+    real_airflow: LocalAirflow, sandbox: Sandbox
+) -> None:
+    if real_airflow.version < (3, 3):
+        pytest.skip("before 3.3 nothing tells such a run from another; docs/retries-and-money.md says so")
+    prompt = "a parent's film [create-drop-paid]"
+    run = real_airflow.run("reset_by_a_parent", {"prompt": prompt}, timeout=300)
+    assert run.state == "failed"
+    assert run.task("child").try_number == 3
+    (film,) = real_airflow.tasks("reset_child", "of the parent")
+    log = real_airflow.task_log(film)
+    assert film.try_number == 3, log
+    assert "a Clear may be nobody's decision" in log
+    assert sum(payment["prompt"] == prompt for payment in sandbox.payments()) == 1

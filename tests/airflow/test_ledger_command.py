@@ -22,8 +22,8 @@ DAY = 86_400
 def submission(days_ago: float) -> Submission:
     return Submission.new(
         order=1, generation=1, model="veo3.1-fast", video_conn_id="video_default", gateway="https://g.example",
-        begun_at=time.time() - days_ago * DAY, request={}, attempt=Attempt(1, 2), state=State.SUBMITTED,
-        video_id=f"veo:{days_ago:g}",
+        begun_at=time.time() - days_ago * DAY, begun_by=1, request={}, attempt=Attempt(1, 2),
+        state=State.SUBMITTED, video_id=f"veo:{days_ago:g}",
     )  # fmt: skip
 
 

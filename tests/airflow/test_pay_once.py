@@ -111,7 +111,7 @@ def once(prompt: str) -> str:
 def a_submission() -> Submission:
     return Submission.new(
         order=1, generation=1, model=MODEL, video_conn_id="video_default", gateway="https://g.example",
-        begun_at=1.0, request={}, attempt=Attempt(1, 2),
+        begun_at=1.0, begun_by=1, request={}, attempt=Attempt(1, 2),
     )  # fmt: skip
 
 

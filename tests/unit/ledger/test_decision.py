@@ -33,7 +33,7 @@ def submission(state: State, **facts: Any) -> Submission:
     return Submission.new(
         **{
             "order": 1, "generation": 1, "model": "m", "video_conn_id": "video_default",
-            "gateway": "https://g.example", "begun_at": 1_770_350_082.0, "request": REQUEST,
+            "gateway": "https://g.example", "begun_at": 1_770_350_082.0, "begun_by": 1, "request": REQUEST,
             "attempt": FIRST, "state": state, **known, **facts,
         }
     )  # fmt: skip
