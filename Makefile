@@ -1,5 +1,6 @@
 # What a fresh machine needs: Python 3.11, make and a package registry. Everything else is fetched
-# into .venvs/, so that nothing on the machine is changed and `make clean` leaves no trace.
+# into .venvs/, so that nothing on the machine is changed and `make clean` leaves no trace; but for
+# `servers`, below.
 
 PYTHON ?= python3.11
 AIRFLOW_3 := 3.3.2
@@ -12,13 +13,14 @@ ENV_2 := $(VENVS)/airflow-2.11
 PY_3 := $(ENV_3)/bin/python
 PY_2 := $(ENV_2)/bin/python
 EXTRAS := s3,media,sandbox
+SERVERS := postgresql redis-server
 
 # Only the interpreter that was asked for: never one that uv would download by itself.
 export UV_PYTHON_DOWNLOADS := never
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
-.PHONY: help demo test unit arch lint format test-3.3 test-2.11 envs constraints clean
+.PHONY: help demo demo-cluster test unit arch lint format test-3.3 test-2.11 test-system servers envs constraints clean
 .DEFAULT_GOAL := help
 # Two Airflows at once on two cores would only make both of them slow.
 .NOTPARALLEL:
@@ -29,6 +31,9 @@ help: ## this list
 demo: $(ENV_3)/.stamp ## three videos through a real Airflow and the sandbox, paying nobody
 	@exec $(PY_3) -m scripts.demo
 
+demo-cluster: $(ENV_3)/.stamp servers ## a distributed Airflow (Celery, two of everything) to look at, until Ctrl-C
+	@exec $(PY_3) -m scripts.demo_cluster
+
 test: lint arch unit test-2.11 test-3.3 ## everything that CI runs
 
 unit: $(ENV_3)/.stamp ## tests that need no Airflow
@@ -37,8 +42,11 @@ unit: $(ENV_3)/.stamp ## tests that need no Airflow
 arch: $(ENV_3)/.stamp ## who may import whom
 	$(PY_3) -m pytest tests/test_architecture.py
 
-test-3.3: $(ENV_3)/.stamp ## tests on Airflow 3.3, a real scheduler and triggerer among them
-	$(PY_3) -m pytest tests/airflow tests/system
+test-3.3: $(ENV_3)/.stamp servers ## tests on Airflow 3.3, a real scheduler and triggerer among them
+	$(PY_3) -m pytest -m "not slow" tests/airflow tests/system
+
+test-system: $(ENV_3)/.stamp servers ## system tests, the slow ones too: a distributed Airflow whose parts die (CLUSTER_SEEDS="1 2 3")
+	$(PY_3) -m pytest tests/system
 
 test-2.11: $(ENV_2)/.stamp ## tests on Airflow 2.11
 	$(PY_2) -m pytest tests/airflow
@@ -51,6 +59,16 @@ lint: $(ENV_3)/.stamp ## ruff and mypy --strict
 format: $(ENV_3)/.stamp ## let ruff rewrite what it can
 	$(ENV_3)/bin/ruff check --fix $(CODE)
 	$(ENV_3)/bin/ruff format $(CODE)
+
+# RUNLEVEL: the packages would start services of the machine, and tests start servers of their own.
+servers: ## PostgreSQL and Redis for the distributed Airflow: root gets them installed, others are told
+	@if ! command -v redis-server >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+			echo "missing: PostgreSQL's and Redis' servers; apt-get install $(SERVERS)" >&2; exit 1; \
+		fi; \
+		apt-get -qq update && \
+		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(SERVERS); \
+	fi
 
 envs: $(ENV_3)/.stamp $(ENV_2)/.stamp ## both environments, and nothing else
 

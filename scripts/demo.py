@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import unquote, urlsplit
 
-from scripts.local_airflow import AirflowError, DagRun, LocalAirflow, TaskInstance
+from scripts.deployment import AirflowError, DagRun, Deployment, TaskInstance
+from scripts.local_airflow import LocalAirflow
 from scripts.processes import ProcessError
 from scripts.services import Sandbox
 
@@ -36,7 +37,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15, help="how long each video takes to generate")
     parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="for videos, database and logs")
     arguments = parser.parse_args()
-    demo = Demo(arguments.folder.resolve(), arguments.seconds)
+    return show(Demo(arguments.folder.resolve(), arguments.seconds))
+
+
+def show(demo: Demo) -> int:
+    """Run a demo to its end, tell what landed, and return the exit code of the program."""
     try:
         with stopped_by_signals():
             landed = demo.run()
@@ -48,10 +53,12 @@ def main() -> int:
         return 1
     for path in landed:
         print(f"landed: {path}", flush=True)
-    return 0 if len(landed) >= FILES else 1
+    return 0 if len(landed) >= demo.files else 1
 
 
 class Demo:
+    files = FILES
+
     def __init__(self, folder: Path, seconds: float) -> None:
         self.videos = folder / "videos"
         self.home = folder / "airflow"
@@ -59,10 +66,7 @@ class Demo:
         self.began = time.monotonic()
 
     def run(self) -> list[Path]:
-        # Not what an earlier demo left: a file that is there at the end must be this one's.
-        for folder in (self.videos, self.home):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+        self.tidy()
         self.say("starting the sandbox and Airflow (scheduler, triggerer, dag-processor, api-server)")
         with Sandbox(self.home / "sandbox.log", seconds=self.seconds) as sandbox:
             self.say(f"sandbox: {sandbox.url}")
@@ -77,18 +81,28 @@ class Demo:
                 self.say(f"run:     {airflow.url}/dags/{DAG_ID}/runs/{run_id}")
                 done = airflow.wait(DAG_ID, run_id, timeout=150, on_change=self.tell)
                 landed = self.landed(airflow, done)
-                if len(landed) < FILES:
+                if len(landed) < self.files:
                     self.explain(airflow, done)
                 self.say(f"paid for {len(sandbox.payments())} videos (in the sandbox); stopping everything")
         return landed
 
-    def landed(self, airflow: LocalAirflow, done: DagRun) -> list[Path]:
+    def tidy(self) -> None:
+        """Remove what an earlier demo left: a file that is there at the end must be this one's."""
+        for folder in (self.videos, self.home):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+
+    def landed(self, airflow: Deployment, done: DagRun) -> list[Path]:
         """The files that the run says it landed and that are there."""
         told = airflow.xcoms(DAG_ID, done.run_id, DOWNLOAD).values()
-        paths = [Path(unquote(urlsplit(str(result["uri"])).path)) for result in told]
+        paths = [self.path(str(result["uri"])) for result in told]
         return [path for path in paths if path.is_file()]
 
-    def explain(self, airflow: LocalAirflow, done: DagRun) -> None:
+    def path(self, uri: str) -> Path:
+        """Where the file of a URI lies on this machine."""
+        return Path(unquote(urlsplit(uri).path))
+
+    def explain(self, airflow: Deployment, done: DagRun) -> None:
         for task in done.failed:
             print(
                 f"\n{task.name} failed; the end of its log:\n{airflow.task_log(task, lines=30)}", flush=True

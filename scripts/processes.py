@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -65,13 +66,26 @@ class Service:
 
 
 class Process:
-    """One child in a session of its own, with everything it prints in one log file."""
+    """One child in a session of its own, with everything it prints in one log file.
+
+    :param user: whom it runs as, for a program that refuses to be root; None: as we do
+    :param stop_signal: what asks it to end
+    """
 
     def __init__(
-        self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        user: str | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
         self.log = log
+        self._stop_signal = stop_signal
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._popen = subprocess.Popen(  # noqa: S603 - the command is ours
@@ -82,6 +96,9 @@ class Process:
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
+                user=user,
+                group=pwd.getpwnam(user).pw_gid if user else None,
+                extra_groups=[] if user else None,
             )
 
     @property
@@ -105,7 +122,16 @@ class Process:
 
     def ask_to_stop(self) -> None:
         if self._popen.poll() is None:
-            self._popen.terminate()
+            self._popen.send_signal(self._stop_signal)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the whole session, to what is forked meanwhile as well."""
+        sent: set[psutil.Process] = set()
+        while members := set(self.members()) - sent:
+            for member in members:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.send_signal(number)
+            sent |= members
 
     def wait_stopped(self, timeout: float) -> bool:
         try:

@@ -1,19 +1,28 @@
-"""The two servers that a Dag of this package talks to, on this machine: a gateway and an object store."""
+"""Servers on this machine, each for as long as a `with` lasts.
+
+A gateway and an object store, which a Dag of this package talks to; PostgreSQL and Redis, in which a
+distributed Airflow keeps its state.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
+import shutil
+import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.processes import Process, Service, free_port, stop_all, uninterrupted, wait_until
+from scripts.processes import Process, ProcessError, Service, free_port, stop_all, uninterrupted, wait_until
 
 
 class _Server(Service):
@@ -23,10 +32,14 @@ class _Server(Service):
         self.log = log
         self._process: Process | None = None
 
-    def spawn(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> Process:
+    def spawn(self, name: str, command: Sequence[str], env: Mapping[str, str], **options: Any) -> Process:
         with uninterrupted():
-            self._process = Process(name, command, log=self.log, env=env)
+            self._process = Process(name, command, log=self.log, env=env, **options)
         return self._process
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
 
     def stop(self) -> None:
         if self._process is not None:
@@ -121,12 +134,7 @@ class S3Server(_Server):
         command = [str(program), "serve", "s3", str(self.root), "--addr", f"127.0.0.1:{port}", "--config", ""]
         process = self.spawn("rclone serve s3", command, env)
 
-        def listens() -> bool:
-            with socket.socket() as probe:
-                probe.settimeout(1)
-                return probe.connect_ex(("127.0.0.1", port)) == 0
-
-        wait_until(listens, timeout=30, what="S3 server", needs=[process])
+        wait_until(lambda: _listens(port), timeout=30, what="S3 server", needs=[process])
 
     def connection(self) -> dict[str, Any]:
         """The Airflow connection to it."""
@@ -141,3 +149,149 @@ class S3Server(_Server):
         """The keys in a bucket, unfinished uploads of the server itself left out."""
         folder = self.root / bucket
         return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+class PostgreSQL(_Server):
+    """A PostgreSQL of its own, with one database `airflow`, that forgets everything when it stops.
+
+    Root may not run one: then it runs as the user that Debian's package makes, and its files lie in a
+    directory of that user's.
+    """
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(log)
+        self.port = 0
+        self.password = secrets.token_hex(16)
+        self._folder: Path | None = None
+
+    def url(self, driver: str = "postgresql+psycopg2") -> str:
+        """The address as SQLAlchemy has it."""
+        return f"{driver}://airflow:{self.password}@127.0.0.1:{self.port}/airflow"
+
+    def start(self) -> None:
+        programs = _postgresql_programs()
+        user = "postgres" if os.geteuid() == 0 else None
+        # Not below the home: a test's folders are closed to other users, and a socket's path must be short.
+        with uninterrupted():
+            self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        password, data = self._folder / "password", self._folder / "data"
+        password.write_text(self.password)
+        if user:
+            for path in (self._folder, password):
+                shutil.chown(path, user, user)
+        self.port = free_port()
+        env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"}
+        made = subprocess.run(  # noqa: S603 - the command is ours
+            [
+                str(programs / "initdb"),
+                *("--pgdata", str(data), "--username", "airflow", "--pwfile", str(password)),
+                *("--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync"),
+            ],
+            env=env,
+            cwd=self._folder,
+            user=user,
+            group=user,
+            extra_groups=[] if user else None,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise ProcessError(f"initdb ended with {made.returncode}:\n{made.stdout}{made.stderr}")
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": self._folder,
+            "max_connections": 300,
+            # It need not outlive the machine: what a crash would lose is thrown away anyway.
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        process = self.spawn(
+            "postgresql",
+            [str(programs / "postgres"), "-D", str(data), *options],
+            env,
+            cwd=self._folder,
+            user=user,
+            # "Fast": it does not wait for its clients to leave.
+            stop_signal=signal.SIGINT,
+        )
+        wait_until(self._accepts, timeout=60, what="answer from PostgreSQL", needs=[process])
+        with contextlib.closing(self.connect("postgres")) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE DATABASE airflow")
+
+    def connect(self, database: str = "airflow") -> Any:
+        """A connection that reads what is committed now, and JSON as text, as SQLite has it."""
+        import psycopg2.extras
+
+        connection = psycopg2.connect(
+            host="127.0.0.1", port=self.port, user="airflow", password=self.password, dbname=database
+        )
+        connection.autocommit = True
+        for register in (psycopg2.extras.register_default_json, psycopg2.extras.register_default_jsonb):
+            register(connection, loads=str)
+        return connection
+
+    def stop(self) -> None:
+        super().stop()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _accepts(self) -> bool:
+        import psycopg2
+
+        try:
+            self.connect("postgres").close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+
+class Redis(_Server):
+    """A Redis of its own that writes nothing to disk."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(log)
+        self.port = 0
+        self.password = secrets.token_hex(16)
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            raise ProcessError("redis-server is missing: apt-get install redis-server")
+        self.port = free_port()
+        # A file, because a command line can be read by everybody on the machine.
+        config = self.log.with_suffix(".conf")
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.touch(mode=0o600)
+        config.write_text(
+            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\n"
+            f'save ""\nappendonly no\ndir {config.parent}\n'
+        )
+        process = self.spawn("redis", [program, str(config)], {"PATH": os.environ.get("PATH", "")})
+        wait_until(lambda: _listens(self.port), timeout=30, what="Redis", needs=[process])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _postgresql_programs() -> Path:
+    """Where `initdb` and `postgres` are; Debian has them outside PATH, a directory for each version."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    versions = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parent.parent.name)
+    )
+    if not versions:
+        raise ProcessError("PostgreSQL's server is missing: apt-get install postgresql")
+    return versions[-1].parent

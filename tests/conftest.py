@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from scripts.local_airflow import Connection, LocalAirflow
+from scripts.deployment import Connection
+from scripts.local_airflow import LocalAirflow
 from scripts.processes import free_port
 from scripts.services import S3Server, Sandbox
 

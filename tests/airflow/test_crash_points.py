@@ -150,7 +150,7 @@ def test_a_parent_that_clears_its_child_with_every_retry_pays_once(
     run = real_airflow.run("reset_by_a_parent", {"prompt": prompt}, timeout=300)
     assert run.state == "failed"
     assert run.task("child").try_number == 3
-    (film,) = real_airflow.tasks("reset_child", "of the parent")
+    (film,) = real_airflow.tasks("reset_child", "of_the_parent")
     log = real_airflow.task_log(film)
     assert film.try_number == 3, log
     assert "a Clear may be nobody's decision" in log

@@ -28,7 +28,7 @@ def reset_by_a_parent() -> None:
     TriggerDagRunOperator(
         task_id="child",
         trigger_dag_id="reset_child",
-        trigger_run_id="of the parent",
+        trigger_run_id="of_the_parent",
         conf={"prompt": "{{ params.prompt }}"},
         reset_dag_run=True,
         wait_for_completion=True,
