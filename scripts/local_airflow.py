@@ -50,8 +50,8 @@ class LocalAirflow(Deployment):
             "scheduler": {
                 # 2.11: one process expands mapped tasks. SQLite has no row locks to keep two apart.
                 "schedule_after_task_execution": False,
-                # 2.11: its Dag processor must have handled one "zombie" before the scheduler looks again; what
-                # it hears of twice fails the next attempt, too.
+                # 2.11: its Dag processor must have handled a "zombie" before the scheduler looks again.
+                # What it hears of twice fails the next attempt, too.
                 "zombie_detection_interval": 30,
             },
         }
