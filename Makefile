@@ -4,19 +4,26 @@
 
 PYTHON ?= python3.11
 AIRFLOW_3 := 3.3.2
+AIRFLOW_31 := 3.1.8
 AIRFLOW_2 := 2.11.2
 
 VENVS := .venvs
 UV := $(VENVS)/uv/bin/uv
 ENV_3 := $(VENVS)/airflow-3.3
+ENV_31 := $(VENVS)/airflow-3.1
 ENV_2 := $(VENVS)/airflow-2.11
 PY_3 := $(ENV_3)/bin/python
+PY_31 := $(ENV_31)/bin/python
 PY_2 := $(ENV_2)/bin/python
 EXTRAS := s3,media,sandbox
 SERVERS := postgresql redis-server
 
 # Only the interpreter that was asked for: never one that uv would download by itself.
 export UV_PYTHON_DOWNLOADS := never
+
+# One Airflow for each kind of memory: the task state store (3.3), Variables through the API server (3.1), and
+# Variables in the database (2.11).
+CRASHES := tests/airflow/test_crash_points.py
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
@@ -45,11 +52,13 @@ arch: $(ENV_3)/.stamp ## who may import whom
 test-3.3: $(ENV_3)/.stamp servers ## tests on Airflow 3.3, a real scheduler and triggerer among them
 	$(PY_3) -m pytest -m "not slow" tests/airflow tests/system
 
-test-system: $(ENV_3)/.stamp servers ## system tests, the slow ones too: a distributed Airflow whose parts die (CLUSTER_SEEDS="1 2 3")
-	$(PY_3) -m pytest tests/system
+test-system: $(ENV_3)/.stamp $(ENV_31)/.stamp $(ENV_2)/.stamp servers ## the slow tests too: workers struck at each point, a distributed Airflow whose parts die (CLUSTER_SEEDS="1 2 3")
+	$(PY_2) -m pytest $(CRASHES)
+	$(PY_31) -m pytest $(CRASHES)
+	$(PY_3) -m pytest tests/system $(CRASHES)
 
 test-2.11: $(ENV_2)/.stamp ## tests on Airflow 2.11
-	$(PY_2) -m pytest tests/airflow
+	$(PY_2) -m pytest -m "not slow" tests/airflow
 
 lint: $(ENV_3)/.stamp ## ruff and mypy --strict
 	$(ENV_3)/bin/ruff check $(CODE)
@@ -88,6 +97,9 @@ endef
 $(ENV_3)/.stamp: constraints/airflow-$(AIRFLOW_3).txt pyproject.toml | $(UV)
 	$(call build,dev,$(AIRFLOW_3))
 
+$(ENV_31)/.stamp: constraints/airflow-$(AIRFLOW_31).txt pyproject.toml | $(UV)
+	$(call build,test,$(AIRFLOW_31))
+
 $(ENV_2)/.stamp: constraints/airflow-$(AIRFLOW_2).txt pyproject.toml | $(UV)
 	$(call build,test,$(AIRFLOW_2))
 
@@ -100,6 +112,7 @@ endef
 constraints: | $(UV) ## ask the registry for today's versions and pin them
 	@mkdir -p constraints
 	$(call compile,dev,$(AIRFLOW_3))
+	$(call compile,test,$(AIRFLOW_31))
 	$(call compile,test,$(AIRFLOW_2))
 
 clean: ## remove the environments and everything that was made in them
