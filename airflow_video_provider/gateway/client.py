@@ -27,6 +27,7 @@ from airflow_video_provider.gateway.dialects import (
     create_request,
     query_request,
 )
+from airflow_video_provider.gateway.envelope import claimed_status
 from airflow_video_provider.gateway.errors import (
     AuthenticationError,
     GatewayError,
@@ -303,7 +304,9 @@ def _without_envelope(body: Mapping[str, Any]) -> dict[str, Any]:
 def _understand_query(video_id: str) -> Callable[[Any, Mapping[str, str]], VideoTask]:
     def understand(body: Any, headers: Mapping[str, str]) -> VideoTask:
         error = wrapped_error(body, headers=headers)
-        if error is not None and not says_something_of_a_task(_without_envelope(body)):
+        # An id is no sign of life beside a status that claims an error.
+        claimed = claimed_status(body) is not None
+        if error is not None and not says_something_of_a_task(_without_envelope(body), beside_an_id=claimed):
             raise error
         return VideoTask.from_reply(body, video_id=video_id)
 

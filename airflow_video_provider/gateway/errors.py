@@ -1,53 +1,65 @@
-"""Everything that can go wrong between a request and a task, as one tree.
+"""A reply that is an error, or a fault of the transport, as one typed error of the tree.
 
-::
-
-    GatewayError
-    ├── AuthenticationError     401, or no usable key                            final
-    ├── QuotaError              402, insufficient_user_quota, 余额不足            final
-    ├── ModerationError         451, sentinel_block, moderation_blocked          final
-    ├── InvalidRequestError     400, 422, 403, a redirect, bad settings          final
-    ├── NotFoundError           404, task_not_exist                              final after a short grace
-    ├── RateLimitError          429                                              retryable
-    ├── ServerError             5xx, an HTTP 200 that wraps an error             retryable
-    ├── TransportError          no reply: refused, timed out, cut off            retryable
-    └── UnreadableReplyError    a reply that is not one of a gateway             retryable
-
-``retryable`` says that asking *the same query* again can help. Whether a *create* may be sent again is
-another question, because a create is billed and no gateway of the family has an idempotency key: that is
-:attr:`GatewayError.maybe_accepted`.
-
-Source of the table: the wire contract read from the gateways' documents, and the error bodies of new-api
-(``tests/data/wire``).
+Source of the tables: the wire contract read from the gateways' documents, and the error bodies of new-api
+(``tests/data/wire``). The tree itself is :mod:`~airflow_video_provider.gateway.error_tree`, and all of it can
+be imported from here.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
+
+from airflow_video_provider.gateway.envelope import (
+    claimed_status,
+    fit_to_store,
+    read_content,
+    read_envelope,
+    says_nothing,
+)
+from airflow_video_provider.gateway.error_tree import (
+    NOT_CHARGED,
+    AuthenticationError,
+    BotCheckError,
+    ErrorKind,
+    GatewayError,
+    InvalidRequestError,
+    ModerationError,
+    NotFoundError,
+    QuotaError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    UnreadableReplyError,
+)
+from airflow_video_provider.gateway.missing import Missing, names_a_task, what_is_missing
+from airflow_video_provider.gateway.refusals import LONGEST, Refusal, is_bot_check, refusal_of
 
 if TYPE_CHECKING:
     import httpx
 
 __all__ = [
     "AuthenticationError",
+    "BotCheckError",
     "ErrorKind",
     "GatewayError",
     "InvalidRequestError",
+    "Missing",
     "ModerationError",
     "NotFoundError",
     "QuotaError",
     "RateLimitError",
+    "Refusal",
     "ServerError",
     "TransportError",
     "UnreadableReplyError",
     "error_from_reply",
     "error_from_transport",
+    "fit_to_store",
     "refused_by_moderation",
     "wrapped_error",
 ]
@@ -55,163 +67,23 @@ __all__ = [
 _MAX_MESSAGE = 500
 
 
-class ErrorKind(StrEnum):
-    """What went wrong, for code that decides; the message is for people."""
-
-    AUTHENTICATION = "authentication"
-    QUOTA = "quota"
-    RATE_LIMIT = "rate_limit"
-    NOT_FOUND = "not_found"
-    MODERATION = "moderation"
-    INVALID_REQUEST = "invalid_request"
-    SERVER = "server"
-    TRANSPORT = "transport"
-    UNREADABLE = "unreadable"
-
-
-class GatewayError(Exception):
-    """A gateway refused, failed or could not be reached.
-
-    :param message: the gateway's own words where it gave any, at most 500 characters.
-    :param status_code: HTTP status; None where there was no reply.
-    :param code: the gateway's error code as text (``"insufficient_user_quota"``); None where it gave none.
-    :param retry_after: seconds to wait as the gateway asked for; None where it did not.
-    :param maybe_accepted: for a create, whether the gateway may have accepted, and billed, it.
-    """
-
-    kind: ClassVar[ErrorKind]
-    retryable: ClassVar[bool] = False
-    meaning: ClassVar[str] = ""
-    """What the class means, said before the gateway's own words, which may be in any language."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status_code: int | None = None,
-        code: str | None = None,
-        retry_after: float | None = None,
-        maybe_accepted: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.status_code = status_code
-        self.code = code
-        self.retry_after = retry_after
-        self.maybe_accepted = maybe_accepted
-
-    def __str__(self) -> str:
-        where = ", ".join(
-            part
-            for part in (
-                f"HTTP {self.status_code}" if self.status_code else "",
-                f"code {self.code}" if self.code else "",
-            )
-            if part
-        )
-        said = f"{self.meaning}: {self.message}" if self.meaning else self.message
-        return f"{said} ({where})" if where else said
-
-
-class AuthenticationError(GatewayError):
-    """The gateway does not accept the API key."""
-
-    kind = ErrorKind.AUTHENTICATION
-    meaning = "the gateway does not accept the API key"
-
-
-class QuotaError(GatewayError):
-    """The account has no balance left; some gateways say so with 403 or 429."""
-
-    kind = ErrorKind.QUOTA
-    meaning = "no balance left"
-
-
-class ModerationError(GatewayError):
-    """Prompt or images were refused by moderation: final even where the text says "try again later"."""
-
-    kind = ErrorKind.MODERATION
-    meaning = "refused by moderation"
-
-
-class InvalidRequestError(GatewayError):
-    """The request itself is wrong, on the gateway's word or on ours."""
-
-    kind = ErrorKind.INVALID_REQUEST
-
-
-class NotFoundError(GatewayError):
-    """The gateway knows no such task, or no such route: :attr:`no_such_route` tells which."""
-
-    kind = ErrorKind.NOT_FOUND
-
-    def __init__(self, message: str, *, no_such_route: bool = False, **facts: Any) -> None:
-        super().__init__(message, **facts)
-        self.no_such_route = no_such_route
-
-    @property
-    def meaning(self) -> str:  # type: ignore[override]
-        """Which of the two is not there."""
-        return "the gateway has no such route" if self.no_such_route else "the gateway knows no such task"
-
-
-class RateLimitError(GatewayError):
-    """Too many requests; every poll of the connection should slow down."""
-
-    kind = ErrorKind.RATE_LIMIT
-    retryable = True
-    meaning = "too many requests"
-
-
-class ServerError(GatewayError):
-    """The gateway or a proxy before it failed."""
-
-    kind = ErrorKind.SERVER
-    retryable = True
-
-    @property
-    def meaning(self) -> str:  # type: ignore[override]
-        """A model that nobody serves is mostly a model's name with a typo."""
-        no_channel = _NOT_CHARGED.search(f"{self.code or ''} {self.message}")
-        return "the gateway serves no such model now" if no_channel else "the gateway failed"
-
-
-class TransportError(GatewayError):
-    """There was no whole reply.
-
-    :param maybe_sent: whether the request may have reached the gateway: False only where the connection was
-        never made.
-    """
-
-    kind = ErrorKind.TRANSPORT
-    retryable = True
-
-    def __init__(self, message: str, *, maybe_sent: bool = True) -> None:
-        super().__init__(message, maybe_accepted=maybe_sent)
-        self.maybe_sent = maybe_sent
-
-
-class UnreadableReplyError(GatewayError):
-    """A reply came, and it is not one that a gateway of this family gives."""
-
-    kind = ErrorKind.UNREADABLE
-    retryable = True
-
-
 _QUOTA = re.compile(
-    r"insufficient_user_quota|insufficient_quota|余额不足|额度不足|额度已用尽|quota is not enough", re.I
+    r"insufficient_user_quota|insufficient_quota|余额不足|额度不足|额度已用尽|quota is not enough"
+    r"|\bArrearage\b",
+    re.I,
 )
-_MODERATION = re.compile(r"sentinel_block|moderation_blocked|content_policy_violation|prompt_blocked", re.I)
-# How gateways put it in the reason of a task that failed after it was accepted.
-_MODERATED = re.compile(r"moderation|content.policy|unsafe (prompt|content|image)|nsfw|审核|违规|敏感", re.I)
-_NO_TASK = re.compile(
-    r"task_not_exist|task_not_found|video_not_found|(task|video)\b.{0,40}\bnot (exist|found)", re.I
+# In plain words, which a failing gateway may also say of an account of its own.
+_QUOTA_IN_WORDS = re.compile(
+    r"insufficient (?:balance|credits?|funds)|balance (?:is )?(?:not enough|insufficient)|not enough credits?"
+    r"|out of credits?|欠费",
+    re.I,
+)
+_BAD_KEY = re.compile(
+    r"\binvalid_?api_?key\b|\b(?:invalid|incorrect|wrong|missing|no) (?:api[- ]?)?(?:key|token)\b"
+    r"|\bunauthorized\b|\bunauthenticated\b|authentication_error|无效的令牌|未提供令牌|令牌已过期|令牌无效",
+    re.I,
 )
 _NO_MODEL = re.compile(r"model_not_found|\bmodel\b.{0,80}\bnot (exist|found)", re.I)
-_NO_ROUTE = re.compile(r"invalid url|no route|route not found|<html|<!doctype", re.I)
-# new-api chooses a channel before it charges: these say that it found none.
-_NOT_CHARGED = re.compile(r"model_not_found|get_channel_failed|no available channel|无可用渠道", re.I)
-
 _BY_STATUS: dict[int, type[GatewayError]] = {
     400: InvalidRequestError,
     401: AuthenticationError,
@@ -226,21 +98,6 @@ _BY_STATUS: dict[int, type[GatewayError]] = {
     429: RateLimitError,
     451: ModerationError,
 }
-
-# What a gateway says outranks the status it says it with (429 with insufficient_user_quota is a balance).
-_BY_WORDS: tuple[tuple[re.Pattern[str], type[GatewayError]], ...] = (
-    (_QUOTA, QuotaError),
-    (_MODERATION, ModerationError),
-)
-
-
-_QUERY_IN_TEXT = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.I)
-
-
-def fit_to_store(text: str) -> str:
-    """A gateway's words as they may be logged and stored: no query of a URL, which may be a credential
-    (Go's HTTP errors quote the whole URL), and no half of a surrogate pair, which no log can write."""
-    return _QUERY_IN_TEXT.sub(r"\1", text.encode("utf-8", "replace").decode()).strip()
 
 
 def _parse_retry_after(value: str | None, now: datetime) -> float | None:
@@ -259,52 +116,6 @@ def _parse_retry_after(value: str | None, now: datetime) -> float | None:
     return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None
 
 
-# Words in a code's place that say nothing went wrong; 1000 is the success of one gateway's envelope.
-_NO_CODE = frozenset({"", "0", "200", "201", "202", "1000", "success", "ok"})
-
-
-def _text(value: object) -> str:
-    return fit_to_store(value) if isinstance(value, str) else ""
-
-
-def _code(value: object) -> str | None:
-    """A code as text; "", 0 and success are none."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    text = fit_to_store(str(value))
-    return None if text.lower() in _NO_CODE else text
-
-
-def _envelope(body: object) -> tuple[str, str | None]:
-    """Message and code from any of the error envelopes; the type stands in for a missing code."""
-    if isinstance(body, str):
-        return _text(body), None
-    if not isinstance(body, Mapping):
-        return "", None
-    error = body.get("error")
-    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
-    messages = (
-        inner.get("message"), error, body.get("message"), body.get("msg"), body.get("detail"),
-        body.get("error_message"), body.get("fail_reason"),
-    )  # fmt: skip
-    codes = (inner.get("code"), body.get("code"), inner.get("type"), body.get("type"))
-    return (
-        next((text for text in map(_text, messages) if text), ""),
-        next((code for code in map(_code, codes) if code), None),
-    )
-
-
-def _readable(content: bytes) -> tuple[object, str]:
-    """The body as JSON where it is, and as one line of text for a message where it is not."""
-    try:
-        return json.loads(content), ""
-    except (ValueError, RecursionError):  # RecursionError: a reply of a hundred thousand opening brackets
-        text = content[:4096].decode("utf-8", "replace")
-        title = re.search(r"<title>(.*?)</title>", text, re.I | re.S)
-        plain = title.group(1) if title else re.sub(r"<[^>]+>", " ", text)
-        return None, fit_to_store(" ".join(plain.split()))[:120]
-
-
 def error_from_reply(
     status_code: int, headers: Mapping[str, str], content: bytes, *, now: datetime | None = None
 ) -> GatewayError:
@@ -316,39 +127,9 @@ def error_from_reply(
     :param now: what an HTTP date in ``Retry-After`` is counted from; default the present.
     :returns: the error, not raised.
     """
-    body, text = _readable(content)
-    said, code = _envelope(body)
-    html = body is None and b"<" in content[:512]
-    words = f"{code or ''} {said or text}"
-    asked = next((value for name, value in headers.items() if name.lower() == "retry-after"), None)
-    retry_after = _parse_retry_after(asked, now or datetime.now(UTC))
-
-    kind = next((error for pattern, error in _BY_WORDS if pattern.search(words)), None)
-    # A 5xx is asked again whatever its words ("video service not found"), but for a code that says it all.
-    if kind is None and _NO_TASK.search((code or "") if status_code >= 500 else words):
-        kind = NotFoundError if status_code in {200, 400, 404, 410, 422, 500} else None
-    if kind is None and status_code in {400, 404} and _NO_MODEL.search(words):
-        kind = InvalidRequestError
-    if kind is None:
-        kind = _BY_STATUS.get(status_code, InvalidRequestError if 300 <= status_code < 500 else ServerError)
-
-    message = (said or text or f"the gateway answered {status_code} and no words")[:_MAX_MESSAGE]
-    facts: dict[str, Any] = {"status_code": status_code, "code": code, "retry_after": retry_after}
-    if kind is NotFoundError:
-        no_task = bool(_NO_TASK.search(words))
-        return NotFoundError(
-            message,
-            no_such_route=not no_task and (html or not said or bool(_NO_ROUTE.search(words))),
-            **facts,
-        )
-    if kind is ServerError:
-        facts["maybe_accepted"] = not _NOT_CHARGED.search(words)
-    return kind(message, **facts)
-
-
-def refused_by_moderation(*words: str | None) -> bool:
-    """Whether reason, code or status of a failed task speak of moderation, which no retry cures."""
-    return any(word and (_MODERATED.search(word) or _MODERATION.search(word)) for word in words)
+    body, text = read_content(content)
+    said = _Said.of(body, text, html=body is None and b"<" in content[:512], status=status_code)
+    return _error(said, status_code, headers, now)
 
 
 def wrapped_error(body: object, *, headers: Mapping[str, str]) -> GatewayError | None:
@@ -358,13 +139,89 @@ def wrapped_error(body: object, *, headers: Mapping[str, str]) -> GatewayError |
     """
     if not isinstance(body, Mapping):
         return None
-    # A healthy task may have a type of its own ("create", "video").
-    _, code = _envelope({name: value for name, value in body.items() if name != "type"})
-    error_words, _ = _envelope({"error": body.get("error")})
-    if not code and not error_words:
+    claimed = claimed_status(body)
+    # A healthy task may have a type of its own ("create", "video"), and MiniMax says "success" with a 0.
+    envelope = read_envelope({name: value for name, value in body.items() if name not in ("type", "output")})
+    complaint = read_envelope({"error": body.get("error")}).message
+    if claimed is None and not envelope.code and (not complaint or says_nothing(complaint)):
         return None
-    status = int(code) if code and re.fullmatch(r"[45]\d\d", code) else 200
-    return error_from_reply(status, headers, json.dumps(body).encode())
+    said = _Said.of(body, "", html=False, status=claimed or 200, wrapped=True)
+    in_base_resp = isinstance(body.get("base_resp"), Mapping)
+    return _error(said, 200 if in_base_resp else claimed or 200, headers, None)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What there is to judge an error by.
+
+    :param status: the HTTP status, or the one that a body within HTTP 200 claims.
+    """
+
+    status: int
+    body: object
+    message: str
+    code: str | None
+    words: str
+    html: bool
+    wrapped: bool
+
+    @classmethod
+    def of(cls, body: object, text: str, *, html: bool, status: int, wrapped: bool = False) -> _Said:
+        envelope = read_envelope(body)
+        message = (envelope.message or text)[:LONGEST]
+        words = " ".join((envelope.code or "", message, *envelope.types))
+        return cls(status, body, message, envelope.code, words, html, wrapped)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """What moderation refused: a failing server and a firewall's page are believed by a code alone."""
+        codes_only = self.html or self.status >= 500 or self.status in {401, 404, 405, 408, 410, 425, 429}
+        return refusal_of(self.code, self.message, self.words, codes_only=codes_only)
+
+    def kind(self) -> type[GatewayError]:
+        """What a gateway says outranks the status it says it with (429 with no quota is a balance)."""
+        status, words = self.status, self.words
+        if _QUOTA.search(words) or (status < 500 and _QUOTA_IN_WORDS.search(words)):
+            return QuotaError
+        if self.refusal:
+            return BotCheckError if is_bot_check(words) else ModerationError
+        # A 5xx is asked again whatever its words ("video service not found"), but for a code that says all.
+        no_task = names_a_task((self.code or "") if status >= 500 else words)
+        if no_task and status in {200, 400, 404, 410, 422, 500}:
+            return NotFoundError
+        if status in {400, 404} and _NO_MODEL.search(words):
+            return InvalidRequestError
+        if _BAD_KEY.search((self.code or "") if status == 400 else words) and status in {200, 400}:
+            return AuthenticationError
+        return _BY_STATUS.get(status, InvalidRequestError if 300 <= status < 500 else ServerError)
+
+
+def _error(said: _Said, status_code: int, headers: Mapping[str, str], now: datetime | None) -> GatewayError:
+    asked = next((value for name, value in headers.items() if name.lower() == "retry-after"), None)
+    message = (said.message or f"the gateway answered {status_code} and no words")[:_MAX_MESSAGE]
+    facts: dict[str, Any] = {
+        "status_code": status_code,
+        "code": said.code,
+        "retry_after": _parse_retry_after(asked, now or datetime.now(UTC)),
+    }
+    kind = said.kind()
+    if kind is NotFoundError:
+        words = f"{said.code or ''} {said.message}"
+        missing = what_is_missing(said.body, words, html=said.html, wrapped=said.wrapped)
+        return NotFoundError(message, missing=missing, **facts)
+    if issubclass(kind, ModerationError):
+        return kind(message, refusal=said.refusal or Refusal.INPUT, **facts)
+    if kind is ServerError:
+        facts["maybe_accepted"] = not NOT_CHARGED.search(said.words)
+    return kind(message, **facts)
+
+
+def refused_by_moderation(*words: str | None) -> bool:
+    """Whether reason, code or status of a failed task speak of moderation, of the input or of the output.
+
+    :attr:`VideoTask.refusal <airflow_video_provider.gateway.task.VideoTask.refusal>` tells which.
+    """
+    return refusal_of(*words) is not None
 
 
 def error_from_transport(error: httpx.RequestError | httpx.InvalidURL, *, origin: str) -> GatewayError:

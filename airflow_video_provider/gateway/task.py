@@ -1,26 +1,27 @@
 """The one reading of any reply that speaks of a task.
 
-Gateways differ in *where* a fact lies, not in what it means. So each fact is a row of :data:`_FACTS`: the
-places where it may be, in order of preference, and how a value found there is read. The first place that
-holds a *readable* value wins; null, "", {}, [] and values of an odd kind do not count as there. A new gateway
-is a new place in a row.
+*Where* a fact may lie is a table (:mod:`~airflow_video_provider.gateway.places`); what the facts mean
+together, whether the task is done, and how it ended, is decided here.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
-from airflow_video_provider.gateway.errors import UnreadableReplyError, fit_to_store
+from airflow_video_provider.gateway import places
+from airflow_video_provider.gateway.error_tree import NotFoundError, UnreadableReplyError
+from airflow_video_provider.gateway.places import FACTS, first
+from airflow_video_provider.gateway.refusals import Refusal, refusal_of
 from airflow_video_provider.gateway.state import TaskState
+from airflow_video_provider.gateway.values import read_http_url, read_string
 
-__all__ = ["TaskState", "VideoTask", "read_created_id", "says_something_of_a_task"]
+__all__ = ["Refusal", "TaskState", "VideoTask", "read_created_id", "says_something_of_a_task"]
 
 
 # Every word that is not here, and no word at all, is "running": a word that a gateway invents tomorrow must
@@ -31,10 +32,10 @@ _STATE_OF_WORD: dict[str, TaskState] = {
         TaskState.QUEUED: (
             "queued pending submitted not_start initializing created queueing preparing waiting in_queue"
         ),
-        TaskState.SUCCEEDED: "completed success succeeded succeed done finished ready",
+        TaskState.SUCCEEDED: "completed complete success succeeded succeed done finished ready",
         TaskState.FAILED: (
             "failed failure fail error video_generation_failed video_upsampling_failed "
-            "nsfw rejected not_found"
+            "nsfw rejected not_found timeout timed_out aborted content_moderated request_moderated moderated"
         ),
         TaskState.CANCELLED: "cancelled canceled deleted",
         TaskState.EXPIRED: "expired",
@@ -42,207 +43,82 @@ _STATE_OF_WORD: dict[str, TaskState] = {
     for word in words.split()
 }
 _SUCCEEDED_ONCE_THERE_IS_A_URL = "video_upsampling_completed"
+_BAD_ENDS = frozenset({TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
 
 
-# -- values ------------------------------------------------------------------------------------------------
+def says_something_of_a_task(body: object, *, beside_an_id: bool = False) -> bool:
+    """Whether a reply body holds a status, a video URL, a progress, or at least an id.
 
-
-def _word(value: object) -> str | None:
-    """Words of an outer envelope such as 200 or "ok" are no status, so numbers do not count."""
-    text = _string(value)
-    return None if text is None or text.isdigit() else text
-
-
-def _string(value: object) -> str | None:
-    # JSON can spell half of a surrogate pair, which no database or log can store.
-    return value.encode("utf-8", "replace").decode().strip() or None if isinstance(value, str) else None
-
-
-def _identifier(value: object) -> str | None:
-    if isinstance(value, bool):
-        return None
-    return str(value) if isinstance(value, int) else _string(value)
-
-
-def _error_code(value: object) -> str | None:
-    text = _identifier(value)
-    return None if text in {"0", None} else text
-
-
-_URL = re.compile(r"https?://[^\x00-\x20\x7f\ud800-\udfff]+", re.I)
-# What an envelope says beside a failed task inside it.
-_NO_REASON = frozenset({"success", "ok", "failed", "failure", "error"})
-
-
-def _http_url(value: object) -> str | None:
-    """Byte for byte as it came: presigned URLs break when ``%2F`` or the query is touched."""
-    if not isinstance(value, str) or not _URL.fullmatch(value):
-        return None
-    try:
-        return value if urlsplit(value).hostname else None
-    except ValueError:  # an unclosed [ of an IPv6 address
-        return None
-
-
-def _non_loopback_url(value: object) -> str | None:
-    url = _http_url(value)
-    return None if url and urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"} else url
-
-
-def _reason(value: object) -> str | None:
-    """A URL is no reason: old new-api versions put the finished video's URL into ``fail_reason``."""
-    text = _string(value)
-    return None if text is None or _http_url(text) or text.lower() in _NO_REASON else fit_to_store(text)
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _percent(value: object) -> int | None:
-    number = _number(value.strip().removesuffix("%") if isinstance(value, str) else value)
-    return None if number is None else round(min(max(number, 0.0), 100.0))
-
-
-def _fraction(value: object) -> int | None:
-    number = _number(value)
-    return None if number is None else _percent(number * 100)
-
-
-def _instant(value: object) -> datetime | None:
-    """Seconds, milliseconds (over 1e11) or ISO 8601, mixed within one reply; 0 is none."""
-    number = _number(value)
-    try:
-        if number is not None:
-            return (
-                datetime.fromtimestamp(number / 1000 if number > 1e11 else number, tz=UTC)
-                if number > 0
-                else None
-            )
-        if isinstance(value, str):
-            parsed = datetime.fromisoformat(value.strip())
-            return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return None
-
-
-# -- places ------------------------------------------------------------------------------------------------
-
-Place = tuple[str | int, ...]
-Read = Callable[[object], Any]
-
-
-def _places(*paths: str) -> tuple[Place, ...]:
-    return tuple(tuple(int(step) if step.isdigit() else step for step in path.split(".")) for path in paths)
-
-
-def _nested(*paths: str) -> tuple[Place, ...]:
-    """The same places at the top, under ``data`` and under ``data.data``, outermost first."""
-    return tuple(
-        (*prefix, *place) for prefix in ((), ("data",), ("data", "data")) for place in _places(*paths)
-    )
-
-
-def _at(body: object, place: Place) -> object:
-    for step in place:
-        if isinstance(step, int):
-            if not isinstance(body, list) or step >= len(body):
-                return None
-            body = body[step]
-        elif isinstance(body, Mapping):
-            body = body.get(step)
-        else:
-            return None
-    return body
-
-
-def _first(body: object, rows: Iterable[tuple[tuple[Place, ...], Read]]) -> Any:
-    for places, read in rows:
-        for place in places:
-            value = read(_at(body, place))
-            if value is not None:
-                return value
-    return None
-
-
-_URLS = _nested(
-    "video_url", "url", "result_url", "output_url", "content_url", "download_url",
-    "metadata.url", "video.url", "output", "output.url", "output.video_url", "result.video_url",
-    "content.video_url", "detail.upsample_video_url", "detail.video_url", "detail.url",
-    "task_result.videos.0.url",
-)  # fmt: skip
-_MORE_URLS = _places("data.videos.0.url", "data.output", "data.outputs.0", "result_urls.0")
-
-_FACTS: dict[str, tuple[tuple[tuple[Place, ...], Read], ...]] = {
-    "raw_status": (
-        (_places("status", "data.status", "result.status", "task_status", "state"), _word),
-        (_places("data.task_status", "data.state", "data.data.status"), _word),
-    ),
-    "video_url": (
-        # A loopback address is the gateway's own, seen from inside: it loses to any other hit, and is still
-        # the right one when the gateway really is on this machine.
-        (_URLS + _MORE_URLS, _non_loopback_url),
-        (_URLS + _MORE_URLS, _http_url),
-    ),
-    "failure": (
-        (
-            _nested(
-                "error.message", "error", "fail_reason", "error_message", "message",
-                "detail.video_generation_error", "detail.error_message", "detail.failure_reason",
-                "detail.pending_info.failure_reason", "result_url",
-            ),
-            _reason,
-        ),
-    ),
-    "failure_code": ((_nested("error.code"), _error_code),),
-    "progress": (
-        (_places("progress"), _percent),
-        (_places("detail.pending_info.progress_pct", "data.detail.pending_info.progress_pct"), _fraction),
-        (_places("data.progress", "data.data.progress"), _percent),
-    ),
-    "model": ((_nested("model", "detail.req.model", "properties.origin_model_name"), _string),),
-    "enhanced_prompt": ((_nested("enhanced_prompt", "detail.enhanced_prompt"), _string),),
-    "thumbnail_url": ((_nested("thumbnail_url", "detail.gif_url", "cover_url"), _http_url),),
-    "created_at": (
-        (
-            _nested("created_at", "submit_time", "detail.created_at", "detail.pending_info.created_at"),
-            _instant,
-        ),
-    ),
-    "completed_at": (
-        (
-            _nested("completed_at", "finish_time", "detail.completed_at", "failed_at", "status_update_time"),
-            _instant,
-        ),
-    ),
-    "expires_at": ((_nested("expires_at"), _instant),),
-}  # fmt: skip
-_ORIGINAL_URLS = ((_nested("detail.video_url"), _http_url),)
-_LATE_URLS = ((_nested("fail_reason"), _http_url),)  # old new-api: the URL of a finished task [new-api < 0.9]
-_IDS = (
-    (_places("id", "task_id", "data.task_id", "data.id", "data.taskId", "request_id", "data"), _string),
-    (_places("id", "task_id", "data.task_id", "data.id", "data.taskId"), _identifier),
-)
-_MARKS_OF_A_TASK = ("raw_status", "video_url", "progress")
-
-
-def says_something_of_a_task(body: object) -> bool:
-    """Whether a reply body holds a status, a video URL, a progress, or at least an id."""
-    return any(_first(body, _FACTS[fact]) is not None for fact in _MARKS_OF_A_TASK) or (
-        _first(body, _IDS) is not None
+    :param beside_an_id: an id is not enough.
+    """
+    return (
+        first(body, FACTS["raw_status"]) is not None
+        or places.video_url(body) is not None
+        or first(body, FACTS["progress"]) is not None
+        or _operation_is_done(body) is not None
+        or (not beside_an_id and first(body, places.IDS) is not None)
     )
 
 
 def read_created_id(body: object) -> str | None:
     """The id in the reply to a create, or None where it holds none."""
-    return _string(body) if isinstance(body, str) else _first(body, _IDS)
+    return read_string(body) if isinstance(body, str) else first(body, places.IDS)
+
+
+def _operation_is_done(body: object) -> bool | None:
+    """Whether a long-running operation is done; None for what is no operation."""
+    done = first(body, places.DONE)
+    if done is None and first(body, places.OPERATION) is None:
+        return None
+    return bool(done)
+
+
+def _state(body: object, facts: Mapping[str, Any]) -> TaskState:
+    """Decide by the status word, and where there is none by an operation's flag.
+
+    Never by an error key alone: a completed task may carry the error of an earlier try (seed 000).
+    """
+    word = re.sub(r"[\s-]+", "_", (facts["raw_status"] or "").lower())
+    state = _STATE_OF_WORD.get(word, TaskState.RUNNING)
+    if word == _SUCCEEDED_ONCE_THERE_IS_A_URL and facts["video_url"]:
+        state = TaskState.SUCCEEDED
+    if not word and _operation_is_done(body):
+        failed = first(body, places.OPERATION_ERROR) is not None
+        state = TaskState.FAILED if failed else TaskState.SUCCEEDED
+    return TaskState.FAILED if state is TaskState.SUCCEEDED and _withheld(body, facts) else state
+
+
+def _withheld(body: object, facts: Mapping[str, Any]) -> str | None:
+    """What says that a finished video was withheld by moderation, None where nothing does.
+
+    Both come under a word that means success: Veo's filters leave a task that is done and holds no video
+    (LiteLLM calls it completed), and xAI answers ``done`` with ``respect_moderation`` false.
+    """
+    if first(body, places.RESPECTS_MODERATION) is False:
+        return "respect_moderation is false"
+    if facts["video_url"] is None and (filtered := first(body, places.FILTERED)) is not None:
+        return f"raiMediaFilteredCount is {filtered}" if isinstance(filtered, int) else str(filtered)
+    return None
+
+
+def _refusal(body: object, facts: Mapping[str, Any]) -> Refusal | None:
+    said = refusal_of(
+        facts["failure"], facts["failure_code"], facts["raw_status"], first(body, places.ERROR_TYPES)
+    )
+    if first(body, places.REJECTED_OUTPUT):
+        return Refusal.OUTPUT
+    return said or (Refusal.OUTPUT if _withheld(body, facts) else None)
+
+
+def _several_urls(body: object, url: str | None) -> tuple[str, ...]:
+    """All videos of a task: the list that holds its video URL, with that one first."""
+    if url is None:
+        return ()
+    for holder, place in places.places_in(body, places.SEVERAL_URLS):
+        urls = [found for value in places.every(holder, place) if (found := read_http_url(value))]
+        if url in urls:
+            return tuple(dict.fromkeys((url, *urls)))
+    return (url,)
 
 
 class VideoTask(BaseModel):
@@ -260,11 +136,16 @@ class VideoTask(BaseModel):
     """The gateway's own word, None where it gave none."""
     video_url: str | None = None
     """http(s) URL, byte for byte; the upsampled file where there is one."""
+    video_urls: tuple[str, ...] = ()
+    """The URLs of all videos of the task, :attr:`video_url` first; one where a task makes one."""
     progress: int | None = None
     """Percent, 0 to 100; None where the gateway tells none (veo)."""
     failure: str | None = None
     """The gateway's reason, only on a task that did not succeed."""
     failure_code: str | None = None
+    refusal: Refusal | None = None
+    """What moderation refused, on a task that did not succeed: ``input`` is final, after ``output`` the same
+    request may pass."""
     model: str | None = None
     enhanced_prompt: str | None = None
     thumbnail_url: str | None = None
@@ -279,12 +160,15 @@ class VideoTask(BaseModel):
     def from_reply(cls, body: object, *, video_id: str) -> VideoTask:
         """Read a reply of any dialect.
 
-        The state is decided by the status word alone, never by an error key: a completed task may carry the
-        error of an earlier try (seed 000), a healthy one an empty error object.
+        The state is decided by the status word, never by an error key: a completed task may carry the
+        error of an earlier try (seed 000), a healthy one an empty error object. An operation of Google's,
+        which has no word, is decided by ``done``; a video that moderation withheld is a failure whatever
+        the word.
 
         :param body: the decoded JSON body of a create or query reply.
         :param video_id: the id that was submitted or asked for.
         :raises UnreadableReplyError: the body is no task at all. Odd values in known fields never raise.
+        :raises NotFoundError: the body says that there is no such task (DashScope's ``UNKNOWN``).
         """
         if isinstance(body, str) and body.strip():
             return cls(video_id=video_id, state=TaskState.RUNNING, raw={"data": body})
@@ -292,23 +176,27 @@ class VideoTask(BaseModel):
             raise UnreadableReplyError(
                 f"the reply about {video_id} holds neither a status nor a URL nor an id"
             )
-        facts = {fact: _first(body, rows) for fact, rows in _FACTS.items()}
-        word = (facts["raw_status"] or "").lower()
-        state = _STATE_OF_WORD.get(word, TaskState.RUNNING)
-        if word == _SUCCEEDED_ONCE_THERE_IS_A_URL and facts["video_url"]:
-            state = TaskState.SUCCEEDED
+        facts = {fact: first(body, rows) for fact, rows in FACTS.items()}
+        facts["video_url"] = places.video_url(body)
+        if facts["raw_status"] == first(body, places.DASHSCOPE_STATUS) == "UNKNOWN":
+            raise NotFoundError(f"the gateway's status of {video_id} is UNKNOWN", code="UNKNOWN")
+        state = _state(body, facts)
         if state is TaskState.SUCCEEDED:
-            facts["video_url"] = facts["video_url"] or _first(body, _LATE_URLS)
-        if state not in {TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED}:
+            facts["video_url"] = facts["video_url"] or first(body, places.LATE_URLS)
+        if state in _BAD_ENDS:
+            facts["refusal"] = _refusal(body, facts)
+            facts["failure"] = facts["failure"] or _withheld(body, facts)
+        else:
             facts["failure"] = facts["failure_code"] = None
         if not state.is_final:
             facts["completed_at"] = None
-        return cls(video_id=video_id, state=state, raw=body, **facts)
+        urls = _several_urls(body, facts["video_url"])
+        return cls(video_id=video_id, state=state, video_urls=urls, raw=body, **facts)
 
     @property
     def original_url(self) -> str | None:
         """The file before upsampling, where a reply tells of both (seed 000); else :attr:`video_url`."""
-        return _first(self.raw, _ORIGINAL_URLS) or self.video_url
+        return first(self.raw, places.ORIGINAL_URLS) or self.video_url
 
     def as_json(self) -> dict[str, Any]:
         """The task as plain JSON for XCom, a trigger's event or a log.
@@ -320,6 +208,8 @@ class VideoTask(BaseModel):
         for name in ("video_url", "thumbnail_url"):
             if facts[name] and not _is_plain_url(facts[name]):
                 facts[name] = None
+        if not all(map(_is_plain_url, facts["video_urls"])):
+            facts["video_urls"] = []
         return facts
 
     @property

@@ -420,6 +420,137 @@ class TestWrappedIn200:
     def test_none_is_imagined(self, body: object) -> None:
         assert wrapped_error(body, headers={}) is None
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"status": 401, "message": "bad key"},
+            {"status": "401", "message": "bad key"},
+            {"error": {"status": 401, "message": "bad key"}},
+            {"statusCode": 401, "error": "Unauthorized"},
+            {"status_code": 401, "detail": "bad key"},
+            {"error": "Invalid API key"},
+            {"error": {"message": "无效的令牌", "type": "new_api_error"}},
+            {"base_resp": {"status_code": 1004, "status_msg": "login fail"}},
+            {"base_resp": {"status_code": 2049, "status_msg": "invalid api key"}},
+            {"code": "InvalidApiKey", "message": "Invalid API-key provided.", "request_id": "q"},
+        ],
+    )
+    def test_a_bad_key_is_one_wherever_the_status_stands(self, body: dict[str, Any]) -> None:
+        error = wrapped_error(body, headers={})
+        assert error is not None
+        assert error.kind == "authentication"
+
+    @pytest.mark.parametrize(
+        ("code", "kind"),
+        [
+            (1002, "rate_limit"), (1004, "authentication"), (1008, "quota"), (1026, "moderation"),
+            (1027, "moderation"), (1000, "server"), (1033, "server"), (2013, "invalid_request"),
+        ],
+    )  # fmt: skip
+    def test_minimax_has_its_own_status(self, code: int, kind: str) -> None:
+        error = wrapped_error({"base_resp": {"status_code": code, "status_msg": "words"}}, headers={})
+        assert error is not None
+        assert (error.kind, error.message, error.status_code) == (kind, "words", 200)
+        if isinstance(error, ModerationError):
+            assert error.refusal == {1026: "input", 1027: "output"}[code]
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"base_resp": {"status_code": 0, "status_msg": "success"}},
+            {"task_id": "1", "status": "Success", "base_resp": {"status_code": 0, "status_msg": "success"}},
+            {"status": 200, "message": "ok"},
+            {"id": "x", "error": "ok"},
+            {"error": None, "status": "failed"},
+            {"code": True, "message": "ok", "data": {}},
+        ],
+    )
+    def test_none_is_imagined_of_a_status_that_is_fine(self, body: dict[str, Any]) -> None:
+        assert wrapped_error(body, headers={}) is None
+
+
+class TestProblemsByField:
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            (
+                {
+                    "detail": [
+                        {"type": "missing", "loc": ["body", "prompt"], "msg": "Field required", "input": None}
+                    ]
+                },
+                "prompt: Field required",
+            ),
+            (
+                {
+                    "detail": [
+                        {
+                            "loc": ["body", "seconds"],
+                            "msg": "Input should be a string",
+                            "type": "string_type",
+                        },
+                        {"loc": ["body", "images", 0], "msg": "not a URL", "type": "url"},
+                    ]
+                },
+                "seconds: Input should be a string; images.0: not a URL",
+            ),
+            (
+                {
+                    "message": "Invalid (and 1 more error)",
+                    "errors": {"prompt": ["is required"], "size": ["is odd"]},
+                },
+                "prompt: is required; size: is odd",
+            ),
+            (
+                {"message": ["prompt must be a string"], "error": "Bad Request", "statusCode": 400},
+                "prompt must be a string",
+            ),
+            ({"error": {"details": [{"field": "size", "message": "is odd"}]}}, "size: is odd"),
+            ({"errors": [{"message": "is odd"}]}, "is odd"),
+            ({"detail": [{"loc": ["body"], "msg": "is odd"}]}, "is odd"),
+        ],
+    )
+    def test_reach_the_user(self, body: dict[str, Any], message: str) -> None:
+        error = error_of(422, body)
+        assert (error.kind, error.message) == ("invalid_request", message)
+
+    @pytest.mark.parametrize(
+        "problem",
+        [
+            {"loc": ["body", "prompt"], "msg": "flagged", "type": "content_policy_violation"},
+            {"loc": ["body", "prompt"], "msg": "Failure to pass the risk control system", "type": "x"},
+            {"loc": ["body", "image_url"], "msg": "material flagged by a content checker", "type": "x"},
+        ],
+    )
+    def test_of_which_one_is_moderation_are_moderation(self, problem: dict[str, Any]) -> None:
+        body = {"detail": [{"loc": ["body", "seed"], "msg": "ignored", "type": "extra"}, problem]}
+        error = error_of(422, body)
+        assert error.kind == "moderation"
+        assert problem["msg"] in error.message
+
+    @pytest.mark.parametrize("detail", [[], [[]], [None], [7], [{}], {}, [{"loc": {}, "msg": []}]])
+    def test_that_are_none_are_not_told(self, detail: object) -> None:
+        assert error_of(422, {"detail": detail}).message == "the gateway answered 422 and no words"
+
+
+class TestNoBalance:
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            (429, {"code": 1102, "message": "Account balance not enough"}),
+            (400, {"code": "Arrearage", "message": "Access denied, your account is not in good standing."}),
+            (403, {"error": "insufficient credits"}),
+            (200, {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
+        ],
+    )
+    def test_is_final_whatever_the_status(self, status: int, body: dict[str, Any]) -> None:
+        error = wrapped_error(body, headers={}) if status == 200 else error_of(status, body)
+        assert error is not None
+        assert (error.kind, error.retryable) == ("quota", False)
+
+    def test_of_the_gateways_own_account_does_not_end_a_wait(self) -> None:
+        assert error_of(500, {"error": "upstream: insufficient balance"}).retryable
+
 
 class TestTransport:
     REQUEST = httpx.Request("GET", "https://gw.example/v1/video/query?id=SECRET")

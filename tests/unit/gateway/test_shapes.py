@@ -1,0 +1,292 @@
+"""Shapes of other providers under these routes: each read to its end, and the real reason told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_video_provider.gateway import NotFoundError, TaskState, VideoTask
+from airflow_video_provider.gateway.task import read_created_id
+
+CDN = "https://cdn.example/v.mp4"
+MORE = ["https://cdn.example/v.mp4", "https://cdn.example/w.mp4"]
+OPERATION = "projects/p/locations/l/publishers/google/models/m/operations/o1"
+
+
+def read(body: object) -> VideoTask:
+    return VideoTask.from_reply(body, video_id="x")
+
+
+class TestAFinishedTask:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"output": {"task_id": "d", "task_status": "SUCCEEDED", "video_url": CDN}},
+            {"task": {"id": "m", "status": "succeeded", "content": {"url": CDN}}},
+            {
+                "data": {
+                    "status": "SUCCESS",
+                    "data": {"output": {"task_status": "SUCCEEDED", "video_url": CDN}},
+                }
+            },
+            {
+                "data": {
+                    "status": "SUCCESS",
+                    "data": {"task": {"status": "succeeded", "content": {"url": CDN}}},
+                }
+            },
+            {
+                "data": {
+                    "status": "SUCCESS",
+                    "data": {"code": 0, "data": {"task_result": {"videos": [{"url": CDN}]}}},
+                }
+            },
+            {"id": "p", "status": "succeeded", "output": [CDN]},
+            {"id": "p", "status": "completed", "output": [{"type": "video", "url": CDN}]},
+            {
+                "id": "g",
+                "state": "completed",
+                "assets": {"video": CDN, "progress_video": "https://x.example/p"},
+            },
+            {"state": "success", "creations": [{"id": "c", "url": CDN}]},
+            {"id": "o", "status": "completed", "unsigned_urls": [CDN]},
+            {"id": "o", "status": "completed", "urls": [CDN]},
+            {"id": "v", "status": "completed", "videos": [CDN]},
+            {"id": "v", "status": "completed", "video": CDN},
+            {"id": "i", "status": "completed", "output_video": {"type": "video", "uri": CDN}},
+            {"status": "done", "video": {"url": CDN, "respect_moderation": True}},
+            {"id": "x", "status": "complete", "url": CDN},
+            {"name": OPERATION, "done": True, "response": {"videos": [{"uri": CDN}]}},
+            {
+                "name": "operations/o1",
+                "done": True,
+                "response": {"generateVideoResponse": {"generatedSamples": [{"video": {"uri": CDN}}]}},
+            },
+            {
+                "name": OPERATION,
+                "done": True,
+                "response": {"raiMediaFilteredCount": 1, "videos": [{"uri": CDN}]},
+            },
+        ],
+    )
+    def test_is_done_and_its_file_is_found(self, body: object) -> None:
+        task = read(body)
+        assert (task.state, task.video_url, task.refusal) == (TaskState.SUCCEEDED, CDN, None)
+        assert task.video_urls == (CDN,)
+
+    def test_of_an_operation_without_a_url_is_done(self) -> None:
+        body = {"name": OPERATION, "done": True, "response": {"videos": [{"gcsUri": "gs://b/o.mp4"}]}}
+        assert (read(body).state, read(body).video_url) == (TaskState.SUCCEEDED, None)
+
+    def test_says_when(self) -> None:
+        assert read({"status": "completed", "finished_at": 1770000000}).completed_at is not None
+        assert read({"task": {"status": "succeeded", "finished_at": 1770000000}}).completed_at is not None
+
+
+class TestSeveralVideos:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"status": "succeeded", "output": MORE},
+            {"status": "completed", "output": [{"url": url} for url in MORE]},
+            {"state": "success", "creations": [{"url": url} for url in MORE]},
+            {"data": {"task_status": "succeed", "task_result": {"videos": [{"url": url} for url in MORE]}}},
+            {"status": "completed", "unsigned_urls": MORE},
+            {"status": "completed", "video_url": MORE[0], "video_urls": MORE},
+            {"status": "completed", "url": MORE[0], "data": {"videos": [{"url": url} for url in MORE]}},
+            {"name": OPERATION, "done": True, "response": {"videos": [{"uri": url} for url in MORE]}},
+        ],
+    )
+    def test_are_all_told_and_the_first_is_the_video(self, body: object) -> None:
+        task = read(body)
+        assert (task.video_url, list(task.video_urls)) == (MORE[0], MORE)
+        assert task.as_json()["video_urls"] == MORE
+
+    def test_the_video_url_comes_first_whatever_the_list(self) -> None:
+        assert read({"status": "completed", "url": MORE[1], "urls": MORE}).video_urls == (MORE[1], MORE[0])
+
+    def test_a_list_of_other_files_is_not_mixed_in(self) -> None:
+        body = {
+            "status": "completed",
+            "video_url": CDN,
+            "urls": ["https://cdn.example/a", "https://cdn.example/b"],
+        }
+        assert read(body).video_urls == (CDN,)
+
+    def test_signed_ones_are_not_stored(self) -> None:
+        body = {"status": "succeeded", "output": [f"{url}?sig=SECRET" for url in MORE]}
+        assert len(read(body).video_urls) == 2
+        assert read(body).as_json()["video_urls"] == []
+
+    @pytest.mark.parametrize(
+        "body", [{"status": "queued"}, {"status": "completed"}, {"output": "x", "status": "done"}]
+    )
+    def test_where_there_is_none_there_is_none(self, body: object) -> None:
+        assert read(body).video_urls == ()
+
+
+class TestARunningTask:
+    @pytest.mark.parametrize(
+        ("body", "state"),
+        [
+            ({"output": {"task_id": "d", "task_status": "RUNNING"}}, TaskState.RUNNING),
+            ({"output": {"task_id": "d", "task_status": "PENDING"}}, TaskState.QUEUED),
+            ({"task": {"id": "m", "status": "queued"}}, TaskState.QUEUED),
+            ({"id": "m", "task": {"status": "dreaming"}}, TaskState.RUNNING),
+            ({"name": OPERATION}, TaskState.RUNNING),
+            ({"name": OPERATION, "done": False}, TaskState.RUNNING),
+            ({"name": OPERATION, "metadata": {}}, TaskState.RUNNING),
+            # Elsewhere than in DashScope's place it is new-api's word for what it has not asked yet.
+            ({"status": "UNKNOWN"}, TaskState.RUNNING),
+            (
+                {"data": {"status": "IN_PROGRESS", "data": {"output": {"task_status": "UNKNOWN"}}}},
+                TaskState.RUNNING,
+            ),
+            ({"status": "running", "output": {"task_status": "UNKNOWN"}}, TaskState.RUNNING),
+            ({"status": "processing", "done": True}, TaskState.RUNNING),
+        ],
+    )
+    def test_goes_on(self, body: object, state: TaskState) -> None:
+        assert read(body).state is state
+
+    def test_that_dashscope_does_not_know_is_not_found(self) -> None:
+        with pytest.raises(NotFoundError):
+            read({"request_id": "q", "output": {"task_id": "d", "task_status": "UNKNOWN"}})
+
+
+def of_kling(**inner: Any) -> dict[str, Any]:
+    return {"data": {"status": "FAILURE", "fail_reason": "SUCCEED", "data": {"message": "SUCCEED", **inner}}}
+
+
+class TestTheReason:
+    @pytest.mark.parametrize(
+        "word", ["SUCCEED", "success", "ok", "", "none", "null", "NULL", " Succeed. ", "成功"]
+    )
+    def test_is_no_word_that_says_nothing(self, word: str) -> None:
+        assert read({"status": "failed", "fail_reason": word, "message": word}).failure is None
+        body = {
+            "status": "failed",
+            "fail_reason": word,
+            "message": word,
+            "task_status_msg": "Image is too small",
+        }
+        assert read(body).failure == "Image is too small"
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            of_kling(data={"task_status": "failed", "task_status_msg": "the reason"}),
+            of_kling(task_status="failed", task_status_msg="the reason"),
+            {"data": {"task_status": "failed", "task_status_msg": "the reason"}, "message": "SUCCEED"},
+            {"task": {"status": "failed", "error": {"code": "1000", "message": "the reason"}}},
+            {"output": {"task_status": "FAILED", "code": "InternalError", "message": "the reason"}},
+            {
+                "task_id": "1",
+                "status": "Fail",
+                "base_resp": {"status_code": 1000, "status_msg": "the reason"},
+            },
+            {"status": "failed", "failure_reason": "the reason"},
+            {"state": "failed", "failure_reason": "the reason", "failure_code": "generation_failed"},
+            {"status": "FAILED", "failure": "the reason", "failureCode": "INTERNAL.BAD_OUTPUT.CODE01"},
+            {"status": "failed", "errors": [{"code": "c", "message": "the reason"}]},
+            {"status": "failed", "detail": [{"loc": [], "msg": "the reason", "type": "x"}]},
+            {"name": OPERATION, "done": True, "error": {"code": 3, "message": "the reason"}},
+            {"status": "failed", "error": {"msg": "the reason"}},
+        ],
+    )
+    def test_is_found_where_the_provider_has_it(self, body: object) -> None:
+        task = read(body)
+        assert (task.state, task.failure) == (TaskState.FAILED, "the reason")
+
+    @pytest.mark.parametrize(
+        ("body", "code"),
+        [
+            ({"task": {"status": "failed", "error": {"code": "1026"}}}, "1026"),
+            ({"output": {"task_status": "FAILED", "code": "DataInspectionFailed"}}, "DataInspectionFailed"),
+            ({"status": "FAILED", "failureCode": "SAFETY.INPUT.TEXT"}, "SAFETY.INPUT.TEXT"),
+            ({"status": "Fail", "base_resp": {"status_code": 1027}}, "1027"),
+            ({"state": "failed", "failure_code": "content_moderated"}, "content_moderated"),
+            ({"state": "failed", "err_code": "AuditSubmitIllegal"}, "AuditSubmitIllegal"),
+        ],
+    )
+    def test_has_its_code(self, body: object, code: str) -> None:
+        assert read(body).failure_code == code
+
+    @pytest.mark.parametrize(
+        ("word", "state"),
+        [
+            ("timeout", TaskState.FAILED),
+            ("aborted", TaskState.FAILED),
+            ("Content Moderated", TaskState.FAILED),
+        ],
+    )
+    def test_of_an_odd_word_ends_the_task(self, word: str, state: TaskState) -> None:
+        assert read({"id": "x", "status": word}).state is state
+
+
+class TestAVideoThatModerationWithheld:
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            (
+                {
+                    "name": OPERATION,
+                    "done": True,
+                    "response": {"raiMediaFilteredCount": 1, "raiMediaFilteredReasons": ["why"]},
+                },
+                "why",
+            ),
+            (
+                {"name": OPERATION, "done": True, "response": {"raiMediaFilteredCount": 1}},
+                "raiMediaFilteredCount is 1",
+            ),
+            (
+                {"done": True, "response": {"generateVideoResponse": {"raiMediaFilteredReasons": ["why"]}}},
+                "why",
+            ),
+            ({"id": "v", "status": "completed", "raiMediaFilteredReasons": ["why"]}, "why"),
+            (
+                {"data": {"status": "SUCCESS", "data": {"response": {"raiMediaFilteredReasons": ["why"]}}}},
+                "why",
+            ),
+            ({"status": "done", "video": {"respect_moderation": False}}, "respect_moderation is false"),
+            (
+                {"status": "done", "video": {"url": CDN, "respect_moderation": False}},
+                "respect_moderation is false",
+            ),
+        ],
+    )
+    def test_is_a_refused_output_whatever_the_word(self, body: object, reason: str) -> None:
+        task = read(body)
+        assert (task.state, task.refusal, task.failure) == (TaskState.FAILED, "output", reason)
+
+    def test_for_its_prompt_is_a_refused_input(self) -> None:
+        reasons = ["The prompt violates our usage guidelines."]
+        body = {"name": OPERATION, "done": True, "response": {"raiMediaFilteredReasons": reasons}}
+        assert read(body).refusal == "input"
+
+    def test_by_soras_own_flag_is_a_refused_output(self) -> None:
+        flags = {"pending_info": {"moderation_result": {"is_output_rejection": True}}}
+        assert read({"status": "failed", "detail": flags}).refusal == "output"
+        assert read({"status": "pending", "detail": flags}).refusal is None
+
+    def test_is_told_in_the_json(self) -> None:
+        told = read({"status": "done", "video": {"respect_moderation": False}}).as_json()
+        assert told["refusal"] == "output"
+
+
+class TestCreatedIds:
+    @pytest.mark.parametrize(
+        ("body", "video_id"),
+        [
+            ({"request_id": "q", "output": {"task_id": "d", "task_status": "PENDING"}}, "d"),
+            ({"task": {"id": "m", "status": "queued"}}, "m"),
+            ({"data": {"task": {"id": "m"}}, "request_id": "q"}, "m"),
+            ({"name": OPERATION}, OPERATION),
+            ({"name": "a cat", "request_id": "q"}, "q"),
+            ({"name": "a cat"}, None),
+        ],
+    )
+    def test_are_the_tasks_and_not_the_requests(self, body: object, video_id: str | None) -> None:
+        assert read_created_id(body) == video_id
