@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_video_provider.gateway.balance import Balance as Balance
+    from airflow_video_provider.gateway.check import Check as Check
+    from airflow_video_provider.gateway.check import Verdict as Verdict
     from airflow_video_provider.gateway.client import (
         AsyncGateway as AsyncGateway,
     )
@@ -19,8 +22,12 @@ if TYPE_CHECKING:
     from airflow_video_provider.gateway.client import (
         GatewaySettings as GatewaySettings,
     )
+    from airflow_video_provider.gateway.dialect import Dialect as Dialect
     from airflow_video_provider.gateway.errors import (
         AuthenticationError as AuthenticationError,
+    )
+    from airflow_video_provider.gateway.errors import (
+        BotCheckError as BotCheckError,
     )
     from airflow_video_provider.gateway.errors import (
         ErrorKind as ErrorKind,
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
     )
     from airflow_video_provider.gateway.errors import (
         InvalidRequestError as InvalidRequestError,
+    )
+    from airflow_video_provider.gateway.errors import (
+        Missing as Missing,
     )
     from airflow_video_provider.gateway.errors import (
         ModerationError as ModerationError,
@@ -55,6 +65,7 @@ if TYPE_CHECKING:
     from airflow_video_provider.gateway.errors import (
         error_from_reply as error_from_reply,
     )
+    from airflow_video_provider.gateway.refusals import Refusal as Refusal
     from airflow_video_provider.gateway.request import (
         ReferenceFile as ReferenceFile,
     )
@@ -65,11 +76,16 @@ if TYPE_CHECKING:
     from airflow_video_provider.gateway.task import VideoTask as VideoTask
 
 _NAMES_OF = {
+    "balance": "Balance",
+    "check": "Check Verdict",
     "client": "AsyncGateway Gateway GatewaySettings",
+    "dialect": "Dialect",
     "errors": (
-        "AuthenticationError ErrorKind GatewayError InvalidRequestError ModerationError NotFoundError "
+        "AuthenticationError BotCheckError ErrorKind GatewayError InvalidRequestError Missing "
+        "ModerationError NotFoundError "
         "QuotaError RateLimitError ServerError TransportError UnreadableReplyError error_from_reply"
     ),
+    "refusals": "Refusal",
     "request": "ReferenceFile VideoRequest",
     "state": "TaskState",
     "task": "VideoTask",

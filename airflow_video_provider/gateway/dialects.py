@@ -1,4 +1,4 @@
-"""How each family of endpoints is asked: data, and the pure functions that read it.
+"""The dialects there are, and where others come from.
 
 ====================  ========================  ============================  =====================
 dialect               create                    query                         bytes
@@ -10,218 +10,151 @@ dialect               create                    query                         by
 
 The *request* follows the dialect. The *reply* may come in another family's shape (seed 003), so it is read by
 one reader for all: :class:`~airflow_video_provider.gateway.task.VideoTask`.
+
+Other packages add dialects through the entry point group :data:`ENTRY_POINTS`: a
+:class:`~airflow_video_provider.gateway.dialect.Dialect`, or an object of its fields. ``openrouter`` comes
+that way.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
-from urllib.parse import quote
 
+from airflow_video_provider.gateway.dialect import Dialect, Spelling
 from airflow_video_provider.gateway.errors import InvalidRequestError
-from airflow_video_provider.gateway.request import ReferenceFile, VideoRequest
-
-__all__ = ["DIALECTS", "Dialect", "WireRequest", "content_request", "create_request", "query_request"]
-
-Spelling = tuple[str, Callable[[Any], Any]]
-
-
-@dataclass(frozen=True)
-class WireRequest:
-    """A request as it goes out, without host and headers."""
-
-    method: str
-    path: str
-    """Path and query, already percent-encoded."""
-    json: dict[str, Any] | None = None
-    form: dict[str, str] | None = None
-    file: ReferenceFile | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """One family of endpoints.
-
-    :param query_path: with ``{id}`` where the percent-encoded id goes.
-    :param spelling: knob of :class:`VideoRequest` -> field of the body and how its value is written. A knob
-        that is not here cannot be expressed.
-    """
-
-    name: str
-    create_path: str
-    query_path: str
-    spelling: Mapping[str, Spelling]
-    content_path: str = "/v1/videos/{id}/content"
-    multipart_reference: bool = False
-    list_path: str | None = None
-    """Where the newest tasks of the account are listed, if anywhere."""
-    url_in_reply: bool = True
-    """False where a finished task's reply need not hold a URL, because there is a content route for all."""
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _one_image(images: tuple[str, ...]) -> str:
-    if len(images) > 1:
-        raise InvalidRequestError("images: the openai dialect takes one (as input_reference); give one image")
-    return images[0]
-
-
-_UNIFIED: dict[str, Spelling] = {
-    "images": ("images", list),
-    "aspect_ratio": ("aspect_ratio", _same),
-    "size": ("size", _same),
-    "seconds": ("duration", int),
-    "orientation": ("orientation", _same),
-    "enhance_prompt": ("enhance_prompt", _same),
-    "enable_upsample": ("enable_upsample", _same),
-    "watermark": ("watermark", _same),
-    "private": ("private", _same),
-}
-
-DIALECTS: dict[str, Dialect] = {
-    dialect.name: dialect
-    for dialect in (
-        Dialect("unified", "/v1/video/create", "/v1/video/query?id={id}", _UNIFIED),
-        Dialect(
-            "openai",
-            "/v1/videos",
-            "/v1/videos/{id}",
-            {"images": ("input_reference", _one_image), "size": ("size", _same), "seconds": ("seconds", str)},
-            multipart_reference=True,
-            list_path="/v1/videos",
-            url_in_reply=False,
-        ),
-        Dialect(
-            "newapi",
-            "/v1/video/generations",
-            "/v1/video/generations/{id}",
-            {
-                "images": ("images", list),
-                "size": ("size", _same),
-                "seconds": ("duration", int),
-                "metadata": ("metadata", _same),
-            },
-        ),
-    )
-}
-
-# Where a dialect lacks a knob and another of ours says the same, the error names it.
-_INSTEAD = {
-    ("openai", "aspect_ratio"): "size, for example 1280x720 for 16:9",
-    ("openai", "orientation"): "size, for example 1280x720 for landscape",
-    ("newapi", "aspect_ratio"): "size, or metadata",
-    ("newapi", "orientation"): "size, or metadata",
-}
-
-# What the unified documents allow, model family by model family: a wrong value is a paid video of the wrong
-# kind, or a refusal after the queue. Sources: the create pages of az.gptplus5.com and QuickRouter.
-_ALLOWED: tuple[tuple[str, Mapping[str, frozenset[Any]]], ...] = (
-    (r"^veo", {"aspect_ratio": frozenset({"16:9", "9:16"})}),
-    (r"^sora-2", {"size": frozenset({"small", "large"}), "seconds": frozenset({10, 15, 25})}),
-    (r"^grok", {"aspect_ratio": frozenset({"2:3", "3:2", "1:1"}), "size": frozenset({"720P", "1080P"})}),
+from airflow_video_provider.gateway.wire import (
+    WireRequest,
+    cancel_request,
+    content_request,
+    create_request,
+    query_request,
 )
-_MOST_IMAGES = ((r"^veo.*pro-frames", 1), (r"^veo.*frames", 2), (r"^veo.*components", 3))
+
+__all__ = [
+    "DIALECTS",
+    "ENTRY_POINTS",
+    "Dialect",
+    "WireRequest",
+    "cancel_request",
+    "content_request",
+    "create_request",
+    "dialect_from",
+    "known_dialects",
+    "query_request",
+]
+
+#: The entry point group in which other packages name their dialects.
+ENTRY_POINTS = "airflow_video_provider.dialects"
 
 
-def create_request(dialect: Dialect, request: VideoRequest) -> WireRequest:
-    """The create call for a request.
-
-    :raises InvalidRequestError: for a knob that the dialect cannot express, a value that the model does not
-        take there, or an ``extra_body`` field that contradicts a knob; each is named, nothing was sent.
-    """
-    if dialect.name == "unified":
-        _check_values(request)
-    reference, file = request.input_reference, None
-    knobs = request.model_dump(
-        exclude={"prompt", "model", "input_reference", "extra_body"}, exclude_none=True, exclude_defaults=True
-    )
-    if isinstance(reference, ReferenceFile) and dialect.multipart_reference:
-        file = reference
-    elif reference is not None:
-        # Without a field for a file, pictures go as URLs or base64.
-        knobs["images"] = (
-            *knobs.get("images", ()),
-            reference if isinstance(reference, str) else _base64(reference),
-        )
-    body: dict[str, Any] = {"model": request.model, "prompt": request.prompt}
-    for knob, value in knobs.items():
-        if knob not in dialect.spelling:
-            instead = _INSTEAD.get((dialect.name, knob))
-            raise InvalidRequestError(
-                f"{knob}: the {dialect.name} dialect has no such field; "
-                + (
-                    f"use {instead}"
-                    if instead
-                    else "leave it out, or pass the gateway's own field in extra_body"
-                )
-                + f" (it has: {', '.join(sorted(dialect.spelling))})"
-            )
-        name, spell = dialect.spelling[knob]
-        body[name] = spell(value)
-    for name, value in request.extra_body.items():
-        if name in body and body[name] != value:
-            raise InvalidRequestError(
-                f"extra_body.{name}: contradicts the request's own {name}; give one of the two"
-            )
-        body[name] = value
-    if file is None:
-        return WireRequest("POST", dialect.create_path, json=body)
-    form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in body.items()}
-    return WireRequest("POST", dialect.create_path, form=form, file=file)
+def _spelt(**fields: str | tuple[str, str]) -> dict[str, Spelling]:
+    return {
+        knob: Spelling(field=how) if isinstance(how, str) else Spelling(field=how[0], write=how[1])  # type: ignore[arg-type]
+        for knob, how in fields.items()
+    }
 
 
-def query_request(dialect: Dialect, video_id: str) -> WireRequest:
-    """The query for a task.
+_UNIFIED = Dialect(
+    name="unified",
+    create_path="/v1/video/create",
+    query_path="/v1/video/query?id={id}",
+    spelling=_spelt(
+        images=("images", "list"),
+        aspect_ratio="aspect_ratio",
+        size="size",
+        seconds=("duration", "integer"),
+        orientation="orientation",
+        enhance_prompt="enhance_prompt",
+        enable_upsample="enable_upsample",
+        watermark="watermark",
+        private="private",
+    ),
+)
+_OPENAI = Dialect(
+    name="openai",
+    create_path="/v1/videos",
+    query_path="/v1/videos/{id}",
+    spelling=_spelt(images=("input_reference", "one"), size="size", seconds=("seconds", "text")),
+    create_encoding="multipart_with_file",
+    file_field="input_reference",
+    list_path="/v1/videos",
+    # vLLM-Omni aborts the job, SGLang forgets it; LiteLLM has no such route.
+    cancel_path="/v1/videos/{id}",
+    url_in_reply=False,
+)
+_NEWAPI = Dialect(
+    name="newapi",
+    create_path="/v1/video/generations",
+    query_path="/v1/video/generations/{id}",
+    spelling=_spelt(
+        images=("images", "list"), size="size", seconds=("duration", "integer"), metadata="metadata"
+    ),
+)
 
-    :raises InvalidRequestError: ``video_id`` is empty or cannot be an id.
-    """
-    return WireRequest("GET", dialect.query_path.format(id=_segment(video_id)))
+
+class _Dialects(dict[Any, Dialect]):
+    """The dialects of this package by name; one of another package is loaded when it is first asked for."""
+
+    def __missing__(self, name: object) -> Dialect:
+        if isinstance(name, Dialect):
+            return name
+        point = _entry_points().get(name) if isinstance(name, str) else None
+        if point is None:
+            raise KeyError(name)
+        return _loaded(point)
 
 
-def content_request(dialect: Dialect, video_id: str) -> WireRequest:
-    """The request for the bytes, for a finished task whose reply holds no URL."""
-    return WireRequest("GET", dialect.content_path.format(id=_segment(video_id)))
+DIALECTS: dict[Any, Dialect] = _Dialects({each.name: each for each in (_UNIFIED, _OPENAI, _NEWAPI)})
 
 
-def _segment(video_id: str) -> str:
-    """An id as one path segment: ids hold ``:`` and may hold ``/``."""
-    if (
-        not isinstance(video_id, str)
-        or not 0 < len(video_id) <= 1024
-        or re.search(r"[\x00-\x20\x7f\ud800-\udfff]", video_id)
-    ):
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in DIALECTS}
+
+
+def _loaded(point: EntryPoint) -> Dialect:
+    try:
+        value = point.load()
+    except Exception as error:  # another package's module: it may raise anything
         raise InvalidRequestError(
-            "video_id: must be the gateway's task id, text without spaces or line breaks"
+            f"dialect: the entry point {point.name} = {point.value} cannot be loaded: "
+            f"{type(error).__name__}: {error}"
+        ) from None
+    if isinstance(value, Dialect):
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError(
+            f"dialect: the entry point {point.name} = {point.value} is no Dialect and no object of its fields"
         )
-    if video_id in {".", ".."}:  # a client or proxy would resolve it as a path
-        raise InvalidRequestError(f"video_id: {video_id!r} is no task id")
-    return quote(video_id, safe="")
+    try:
+        return Dialect.from_object({"name": point.name, **value}, known=DIALECTS)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(
+            f"dialect: the entry point {point.name} = {point.value} is not one: {error.message}"
+        ) from None
 
 
-def _base64(reference: ReferenceFile) -> str:
-    return f"data:{reference.content_type};base64,{base64.b64encode(reference.content).decode()}"
+def known_dialects() -> tuple[str, ...]:
+    """The names of all dialects: those of this package, then those of others."""
+    return (*DIALECTS, *sorted(_entry_points()))
 
 
-def _check_values(request: VideoRequest) -> None:
-    for family, allowed in _ALLOWED:
-        if not re.match(family, request.model, re.I):
-            continue
-        for knob, values in allowed.items():
-            value = getattr(request, knob)
-            if value is not None and value not in values:
-                raise InvalidRequestError(
-                    f"{knob}: {value!r} is not for {request.model}; allowed: "
-                    f"{', '.join(map(str, sorted(values)))}. If this gateway takes it all the same, pass it "
-                    f"in extra_body as {_UNIFIED[knob][0]!r}"
-                )
-    count = len(request.images) + (request.input_reference is not None)
-    most = next((most for family, most in _MOST_IMAGES if re.match(family, request.model, re.I)), None)
-    if most is not None and count > most:
-        raise InvalidRequestError(f"images: {request.model} takes at most {most}, {count} are given")
+def dialect_from(value: object) -> Dialect:
+    """The dialect that a connection names or brings.
+
+    :param value: a name, a :class:`Dialect`, or an object of its fields; ``base`` names the dialect whose
+        fields hold where the object has none.
+    :raises InvalidRequestError: naming the field that is wrong and what it may be.
+    """
+    if isinstance(value, Dialect):
+        return value
+    if isinstance(value, Mapping):
+        named = {} if "name" in value else {"name": str(value.get("base") or "custom")}
+        return Dialect.from_object({**named, **value}, known=DIALECTS)
+    try:
+        return DIALECTS[value]
+    except (KeyError, TypeError):
+        raise InvalidRequestError(
+            f"dialect: {value!r} is none; allowed: {', '.join(known_dialects())}"
+        ) from None

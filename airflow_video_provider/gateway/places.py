@@ -9,6 +9,7 @@ read today reads otherwise tomorrow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from airflow_video_provider.gateway.values import (
@@ -28,7 +29,7 @@ from airflow_video_provider.gateway.values import (
     read_word,
 )
 
-__all__ = ["FACTS", "Place", "Row", "at", "every", "first", "parse_place"]
+__all__ = ["FACTS", "HOLDERS", "Place", "Row", "at", "every", "first", "parse_place"]
 
 Place = tuple[str | int, ...]
 Read = Callable[[object], Any]
@@ -37,6 +38,7 @@ Group = tuple[Place, tuple[Place, ...]]
 Row = tuple[tuple[Group, ...], Read]
 
 
+@cache
 def parse_place(path: str) -> Place:
     """A dotted path as a place: numbers are positions in lists, ``*`` is every item of one."""
     return tuple(int(step) if step.isdigit() else step for step in path.split("."))
@@ -61,6 +63,10 @@ def _nested(*paths: str) -> tuple[Group, ...]:
 _WRAPPERS = (
     "task", "output", "data.task", "data.output", "data.data.task", "data.data.output", "data.data.data",
 )  # fmt: skip
+
+
+#: Where a task may be, outermost first.
+HOLDERS = tuple(parse_place(path) if path else () for path in ("", "data", "data.data", *_WRAPPERS))
 
 
 def _wrapped(*paths: str) -> tuple[Group, ...]:
@@ -222,6 +228,8 @@ IDS: tuple[Row, ...] = (
 #: A long-running operation of Google's says ``done`` and no word.
 OPERATION: tuple[Row, ...] = ((_places("name"), read_operation),)
 DONE: tuple[Row, ...] = ((_places("done"), read_flag),)
+#: What a gateway says in `error`, of which a mere object is nothing.
+ERROR: tuple[Row, ...] = ((_nested("error.message", "error", "error.code"), read_error_code),)
 OPERATION_ERROR: tuple[Row, ...] = ((_places("error.message", "error.code"), read_error_code),)
 #: Veo: how many of its videos Google's filters withheld, and why.
 FILTERED: tuple[Row, ...] = (

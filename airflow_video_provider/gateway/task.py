@@ -9,17 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from airflow_video_provider.gateway import places
 from airflow_video_provider.gateway.error_tree import NotFoundError, UnreadableReplyError
-from airflow_video_provider.gateway.places import FACTS, first
+from airflow_video_provider.gateway.places import FACTS, every, first, parse_place
 from airflow_video_provider.gateway.refusals import Refusal, refusal_of
 from airflow_video_provider.gateway.state import TaskState
-from airflow_video_provider.gateway.values import read_http_url, read_string
+from airflow_video_provider.gateway.usage import read_usage
+from airflow_video_provider.gateway.values import read_http_url, read_identifier, read_string
+
+if TYPE_CHECKING:
+    from airflow_video_provider.gateway.dialect import Dialect
 
 __all__ = ["Refusal", "TaskState", "VideoTask", "read_created_id", "says_something_of_a_task"]
 
@@ -60,9 +64,19 @@ def says_something_of_a_task(body: object, *, beside_an_id: bool = False) -> boo
     )
 
 
-def read_created_id(body: object) -> str | None:
-    """The id in the reply to a create, or None where it holds none."""
-    return read_string(body) if isinstance(body, str) else first(body, places.IDS)
+def read_created_id(body: object, dialect: Dialect | None = None) -> str | None:
+    """The id in the reply to a create, or None where it holds none.
+
+    :param dialect: whose ``id_places`` come first.
+    """
+    if isinstance(body, str):
+        return read_string(body)
+    for place in dialect.id_places if dialect else ():
+        for value in every(body, parse_place(place)):
+            if (found := read_identifier(value)) is not None:
+                return found
+    found_elsewhere: str | None = first(body, places.IDS)
+    return found_elsewhere
 
 
 def _operation_is_done(body: object) -> bool | None:
@@ -73,17 +87,25 @@ def _operation_is_done(body: object) -> bool | None:
     return bool(done)
 
 
-def _state(body: object, facts: Mapping[str, Any]) -> TaskState:
+def _state(body: object, facts: Mapping[str, Any], dialect: Dialect | None) -> TaskState:
     """Decide by the status word, and where there is none by an operation's flag.
 
     Never by an error key alone: a completed task may carry the error of an earlier try (seed 000).
     """
-    word = re.sub(r"[\s-]+", "_", (facts["raw_status"] or "").lower())
-    state = _STATE_OF_WORD.get(word, TaskState.RUNNING)
+    said = (facts["raw_status"] or "").lower()
+    word = re.sub(r"[\s-]+", "_", said)
+    own = dialect.status_words.get(said) if dialect else None
+    state = own or _STATE_OF_WORD.get(word, TaskState.RUNNING)
+    rule = dialect.outcome if dialect else "status"
+    if rule == "done":
+        word = ""
+        state = TaskState.RUNNING
+    if rule == "error" and state is TaskState.SUCCEEDED and first(body, places.ERROR) is not None:
+        state = TaskState.FAILED
     if word == _SUCCEEDED_ONCE_THERE_IS_A_URL and facts["video_url"]:
         state = TaskState.SUCCEEDED
     if not word and _operation_is_done(body):
-        failed = first(body, places.OPERATION_ERROR) is not None
+        failed = first(body, places.ERROR if rule == "done" else places.OPERATION_ERROR) is not None
         state = TaskState.FAILED if failed else TaskState.SUCCEEDED
     return TaskState.FAILED if state is TaskState.SUCCEEDED and _withheld(body, facts) else state
 
@@ -110,10 +132,18 @@ def _refusal(body: object, facts: Mapping[str, Any]) -> Refusal | None:
     return said or (Refusal.OUTPUT if _withheld(body, facts) else None)
 
 
-def _several_urls(body: object, url: str | None) -> tuple[str, ...]:
+def _own_urls(body: object, dialect: Dialect | None) -> list[str]:
+    """The URLs at the first of a dialect's own places that holds one."""
+    for place in dialect.url_places if dialect else ():
+        if urls := [found for value in every(body, parse_place(place)) if (found := read_http_url(value))]:
+            return urls
+    return []
+
+
+def _several_urls(body: object, url: str | None, own: list[str]) -> tuple[str, ...]:
     """All videos of a task: the list that holds its video URL, with that one first."""
-    if url is None:
-        return ()
+    if url is None or own:
+        return tuple(dict.fromkeys(own))
     for holder, place in places.places_in(body, places.SEVERAL_URLS):
         urls = [found for value in places.every(holder, place) if (found := read_http_url(value))]
         if url in urls:
@@ -153,11 +183,13 @@ class VideoTask(BaseModel):
     completed_at: datetime | None = None
     """When it ended, well or badly; None while it has not."""
     expires_at: datetime | None = None
+    usage: dict[str, int | float] | None = None
+    """What it cost, on a task that ended: numbers as they are, named as the gateway names them."""
     raw: SkipValidation[dict[str, Any]] = Field(default_factory=dict, repr=False)
     """The whole reply."""
 
     @classmethod
-    def from_reply(cls, body: object, *, video_id: str) -> VideoTask:
+    def from_reply(cls, body: object, *, video_id: str, dialect: Dialect | None = None) -> VideoTask:
         """Read a reply of any dialect.
 
         The state is decided by the status word, never by an error key: a completed task may carry the
@@ -167,20 +199,22 @@ class VideoTask(BaseModel):
 
         :param body: the decoded JSON body of a create or query reply.
         :param video_id: the id that was submitted or asked for.
+        :param dialect: whose own words, places and outcome rule come before what is known of all.
         :raises UnreadableReplyError: the body is no task at all. Odd values in known fields never raise.
         :raises NotFoundError: the body says that there is no such task (DashScope's ``UNKNOWN``).
         """
         if isinstance(body, str) and body.strip():
             return cls(video_id=video_id, state=TaskState.RUNNING, raw={"data": body})
-        if not isinstance(body, dict) or not says_something_of_a_task(body):
+        own = _own_urls(body, dialect)
+        if not isinstance(body, dict) or not (own or says_something_of_a_task(body)):
             raise UnreadableReplyError(
                 f"the reply about {video_id} holds neither a status nor a URL nor an id"
             )
         facts = {fact: first(body, rows) for fact, rows in FACTS.items()}
-        facts["video_url"] = places.video_url(body)
+        facts["video_url"] = own[0] if own else places.video_url(body)
         if facts["raw_status"] == first(body, places.DASHSCOPE_STATUS) == "UNKNOWN":
             raise NotFoundError(f"the gateway's status of {video_id} is UNKNOWN", code="UNKNOWN")
-        state = _state(body, facts)
+        state = _state(body, facts, dialect)
         if state is TaskState.SUCCEEDED:
             facts["video_url"] = facts["video_url"] or first(body, places.LATE_URLS)
         if state in _BAD_ENDS:
@@ -190,7 +224,9 @@ class VideoTask(BaseModel):
             facts["failure"] = facts["failure_code"] = None
         if not state.is_final:
             facts["completed_at"] = None
-        urls = _several_urls(body, facts["video_url"])
+        else:
+            facts["usage"] = read_usage(body, map(parse_place, dialect.cost_places) if dialect else ())
+        urls = _several_urls(body, facts["video_url"], own)
         return cls(video_id=video_id, state=state, video_urls=urls, raw=body, **facts)
 
     @property

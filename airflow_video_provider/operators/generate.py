@@ -257,7 +257,7 @@ class VideoGenerateOperator(BaseOperator):
                 metadata=_given(self.metadata),
                 extra_body=_given(self.extra_body),
             )
-            gateway.check(request)
+            gateway.check_request(request)
         except InvalidRequestError as error:
             return Asked(None, None, problem or str(error))
         digests = request_digests(request, address)

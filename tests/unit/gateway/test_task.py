@@ -161,6 +161,7 @@ WIRE: dict[str, dict[str, Any] | None] = {
         "model": "doubao-seedance-2-0",
         "created_at": "2026-07-20T03:21:18Z",
         "completed_at": "2026-07-20T03:26:09Z",
+        "usage": {"quota": 5750000},
     },
     "query_generic_pending_aimanyi": COW_WAITING,
     "query_grok_completed_aimanyi": GROK_DONE,
@@ -258,6 +259,7 @@ WIRE: dict[str, dict[str, Any] | None] = {
         "state": "succeeded",
         "raw_status": "SUCCEEDED",
         "video_url": "https://dashscope-result.example/v/d2.mp4?Expires=1770003600&Signature=s",
+        "usage": {"duration": 5, "video_count": 1, "SR": 1080},
     },
     "generations_get_success_result_url_localhost": {
         "state": "succeeded",
@@ -280,16 +282,19 @@ WIRE: dict[str, dict[str, Any] | None] = {
         "created_at": "2026-02-02T02:40:00Z",
         "completed_at": "2026-02-02T02:41:30Z",
         "expires_at": "2026-02-02T03:40:00Z",
+        "usage": {"duration_seconds": 4.0},
     },
     "videos_get_completed_openrouter": {
         "state": "succeeded",
         "raw_status": "completed",
         "video_url": "https://openrouter.example/api/v1/videos/gen-vid-1/content?index=0",
+        "usage": {"cost": 0.5},
     },
     "videos_get_done_xai_newapi": {
         "state": "succeeded",
         "raw_status": "done",
         "video_url": "https://vidgen.example/x1.mp4",
+        "usage": {"cost_in_usd_ticks": 3000000000},
     },
     "videos_get_failed_policy": {
         "state": "failed",

@@ -1,0 +1,155 @@
+"""How to reach one gateway: address, key, dialect and the rest, checked before anything is sent."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+from urllib.parse import urlsplit
+
+import httpx
+
+from airflow_video_provider import __version__
+from airflow_video_provider.gateway.dialect import Dialect, Encoding
+from airflow_video_provider.gateway.dialects import dialect_from
+from airflow_video_provider.gateway.errors import InvalidRequestError
+
+__all__ = ["GatewaySettings", "normalise_base_url", "origin_of"]
+
+#: Longer than any sensible poll interval: a connection is kept from one poll to the next, where httpx's
+#: default of 5 s would make a TLS handshake of each.
+KEEPALIVE_SECONDS = 90.0
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _is_header_value(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL, the port always written: ``https://api.example:443``."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme.lower(), 0)
+    return f"{parts.scheme.lower()}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def normalise_base_url(base_url: str) -> str:
+    """Check a base URL and cut what the routes bring themselves: a trailing slash, a trailing ``/v1``.
+
+    :raises InvalidRequestError: not an http(s) URL, or one with credentials, a query or a fragment.
+    """
+    shown = re.sub(r"[^/@]*@", "***@", base_url.partition("?")[0])
+    try:
+        parts = urlsplit(base_url.strip())
+        usable = (
+            parts.scheme.lower() in {"http", "https"}
+            and parts.hostname
+            and (parts.port is None or parts.port)
+        )
+    except ValueError:
+        raise InvalidRequestError(f"host: {shown!r} is no URL") from None
+    if not usable:
+        raise InvalidRequestError(f"host: {shown!r} is no http:// or https:// base URL")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise InvalidRequestError("host: the base URL may have a path, but no user, query or fragment")
+    path = parts.path.rstrip("/")
+    return f"{parts.scheme.lower()}://{parts.netloc}{path.removesuffix('/v1')}"
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """How to reach one gateway.
+
+    :param base_url: http(s) URL; a path prefix is honoured, a trailing ``/v1`` is cut.
+    :param api_key: sent as ``Authorization: Bearer``; None or "" sends no such header (self-hosted servers).
+    :param dialect: the name of one, ``unified`` for example, a :class:`Dialect`, or an object of its fields.
+    :param timeout: seconds, for connecting and for each wait on the reply.
+    :param headers: more headers (name, value) for every request, to this origin only.
+    :param forwarded_host: value of ``X-Forwarded-Host``, which some gateways ask for.
+    :param verify: False to check no certificate, a path for a CA file of your own.
+    :param create_encoding: ``json``, ``multipart`` (vLLM-Omni) or ``multipart_with_file`` where the gateway
+        wants another than its dialect says; None for the dialect's.
+    :raises InvalidRequestError: naming the setting that is wrong.
+    """
+
+    base_url: str
+    api_key: str | None = field(default=None, repr=False)
+    dialect: str | Dialect | Mapping[str, Any] = "unified"
+    timeout: float = 120.0
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    forwarded_host: str | None = None
+    verify: bool | str = True
+    create_encoding: str | None = None
+    spoken: Dialect = field(init=False, repr=False, compare=False)
+    """The dialect as data."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base_url", normalise_base_url(self.base_url))
+        object.__setattr__(self, "spoken", self._spoken())
+        if not isinstance(self.timeout, int | float) or not 0 < self.timeout <= 3600:
+            raise InvalidRequestError(f"timeout: {self.timeout!r} is not a number of seconds from 0 to 3600")
+        for name, value in self.request_headers().items():
+            # httpx would raise from deep inside, and with the value in its message.
+            if not _HEADER_NAME.fullmatch(name) or not _is_header_value(value):
+                what = {
+                    self.spoken.auth_header: "password (the API key)",
+                    "X-Forwarded-Host": "forwarded_host",
+                }.get(name, f"headers.{name}")
+                raise InvalidRequestError(
+                    f"{what}: has a line break, a space at its end, or what else no HTTP header can carry"
+                )
+
+    def _spoken(self) -> Dialect:
+        dialect = dialect_from(self.dialect)
+        if isinstance(self.dialect, Mapping):  # settings are compared and hashed
+            object.__setattr__(self, "dialect", dialect)
+        if self.create_encoding is None:
+            return dialect
+        if self.create_encoding not in get_args(Encoding):
+            raise InvalidRequestError(
+                f"create_encoding: {self.create_encoding!r} is none; allowed: {', '.join(get_args(Encoding))}"
+            )
+        file_field = dialect.file_field or "input_reference"
+        return dialect.model_copy(update={"create_encoding": self.create_encoding, "file_field": file_field})
+
+    def request_headers(self) -> dict[str, str]:
+        """The headers of every request. They carry the key: for this gateway's origin only."""
+        headers = (
+            ("Accept", "application/json"),
+            ("User-Agent", f"airflow-video-provider/{__version__}"),
+            *((("X-Forwarded-Host", self.forwarded_host),) if self.forwarded_host else ()),
+            *self.spoken.headers.items(),
+            *self.headers,
+            *(
+                ((self.spoken.auth_header, f"{self.spoken.auth_scheme} {self.api_key}".lstrip()),)
+                if self.api_key
+                else ()
+            ),
+        )
+        # The last of a name counts, however it is spelt: httpx would send both.
+        last = {name.lower(): (name, value) for name, value in headers}
+        return dict(last.values())
+
+    def client_options(self) -> dict[str, Any]:
+        """Arguments that both httpx clients are made with."""
+        return {
+            "timeout": httpx.Timeout(self.timeout, connect=min(self.timeout, 15.0)),
+            "limits": httpx.Limits(
+                max_connections=64, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_SECONDS
+            ),
+            "verify": self._trust(),
+            "follow_redirects": False,
+        }
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        if isinstance(self.verify, bool):
+            return self.verify
+        try:
+            return ssl.create_default_context(cafile=self.verify)
+        except OSError as error:
+            raise InvalidRequestError(f"verify: {self.verify!r} is no readable CA file: {error}") from None
