@@ -73,9 +73,10 @@ def create_app(settings: Settings | None = None, *, clock: Clock = time.time) ->
         Route(f"{prefix}/v1/video/query", _wire("query", _query_unified), methods=["GET"]),
         Route(f"{prefix}/v1/videos", _create(Dialect.OPENAI), methods=["POST"]),
         Route(f"{prefix}/v1/videos", _wire("query", _list), methods=["GET"]),
-        Route(f"{prefix}/v1/videos/{{tail:path}}", _videos, methods=["GET"]),
+        Route(f"{prefix}/v1/videos/{{tail:path}}", _videos, methods=["GET", "DELETE"]),
         Route(f"{prefix}/v1/video/generations", _create(Dialect.NEWAPI), methods=["POST"]),
         Route(f"{prefix}/v1/video/generations/{{tail:path}}", _generations, methods=["GET"]),
+        Route(f"{prefix}/api/usage/token/", _wire("balance", _balance), methods=["GET"]),
         Route("/", _page, methods=["GET"]),
         Route("/sandbox/payments", _payments, methods=["GET", "DELETE"]),
         Route("/sandbox/tasks", _tasks, methods=["GET"]),
@@ -287,9 +288,11 @@ def _segments(request: Request, base: str) -> list[str]:
 
 async def _videos(request: Request) -> Response:
     match _segments(request, "/v1/videos/"):
+        case [video_id] if video_id and request.method == "DELETE":
+            return await _wire("cancel", lambda r: _cancel(r, video_id))(request)
         case [video_id] if video_id:
             return await _wire("query", lambda r: _tell(r, Dialect.OPENAI, video_id))(request)
-        case [video_id, "content"] if video_id:
+        case [video_id, "content"] if video_id and request.method != "DELETE":
             return await _wire("content", lambda r: _content(r, video_id))(request)
         case _:
             raise HTTPException(404)
@@ -320,6 +323,20 @@ async def _tell(request: Request, dialect: Dialect, video_id: str) -> Response:
         return _said(request, answer, dialect)
     view = observe(task, sandbox.now())
     return JSONResponse(replies.told(dialect, task, view, await _links(request, task, view)))
+
+
+async def _cancel(request: Request, video_id: str) -> Response:
+    """Aborts a task that runs, as vLLM-Omni does, and forgets one that has ended; it stays paid for."""
+    sandbox = _sandbox(request)
+    if not sandbox.store.cancel(video_id, sandbox.now()):
+        status, body = replies.unknown_task(Dialect.OPENAI)
+        return JSONResponse(body, status)
+    return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
+
+
+async def _balance(request: Request) -> Response:
+    sandbox = _sandbox(request)
+    return JSONResponse(replies.token_usage(sandbox.settings.balance, sandbox.store.cents))
 
 
 async def _links(request: Request, task: Task, view: View) -> replies.Links:

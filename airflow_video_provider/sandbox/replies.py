@@ -71,6 +71,26 @@ def not_completed(view: View) -> Json:
     return {"error": {"message": text, "type": "invalid_request_error"}}
 
 
+UNITS_PER_DOLLAR = 500_000
+"""What new-api counts in, unless a site changes it."""
+
+
+def token_usage(dollars: float | None, spent_cents: int) -> Json:
+    """What new-api says of a key's balance."""
+    used = spent_cents * UNITS_PER_DOLLAR // 100
+    granted = 0 if dollars is None else int(dollars * UNITS_PER_DOLLAR)
+    data = {
+        "object": "token_usage",
+        "name": "sandbox",
+        "total_granted": granted,
+        "total_used": used,
+        "total_available": max(granted - used, 0),
+        "unlimited_quota": dollars is None,
+        "expires_at": 0,
+    }
+    return {"code": True, "message": "ok", "data": data}
+
+
 # --- words ------------------------------------------------------------------------------------------
 
 _OPENAI_WORDS: Mapping[Phase, str] = {

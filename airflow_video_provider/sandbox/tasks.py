@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -292,6 +292,21 @@ class Store:
             }
         )
         return task
+
+    def cancel(self, video_id: str, now: float) -> bool:
+        """Ends a running task now, forgets an ended one; False where there is no such task."""
+        task = self.tasks.get(video_id)
+        if task is None:
+            return False
+        if observe(task, now).ended is not None:
+            del self.tasks[video_id]
+        else:
+            # Half its time is when a cancelled task ends.
+            at = ENDINGS["cancelled"].at
+            self.tasks[video_id] = replace(
+                task, seconds=max(0.0, now - task.created) / at, faults={"cancelled": 1}
+            )
+        return True
 
     def forget_payments(self) -> None:
         """Empties the list of payments; the tasks stay, and a ``balance`` is whole again."""

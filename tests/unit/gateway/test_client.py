@@ -755,6 +755,31 @@ class TestTheSandbox:
         assert done.state is state
         assert done.failure or not fault.startswith("fail")
 
+    def test_aborts_a_running_task_and_forgets_an_ended_one(self, connect: Any, shop: Any) -> None:
+        client = connect(shop.url, shop.key, dialect="openai")
+        with paying(shop, 1):
+            video_id = client.submit(VideoRequest(prompt="a cat [fail]", model="kling-v2")).video_id
+            client.run(client.gateway.cancel(video_id))
+            assert client.get_task(video_id).state is TaskState.CANCELLED
+            client.run(client.gateway.cancel(video_id))
+        assert failure(client.get_task, video_id).kind == "not_found"
+        assert failure(lambda: client.run(client.gateway.cancel(video_id))).kind == "not_found"
+
+    def test_tells_what_is_left(self, connect: Any, start_sandbox: Callable[..., Any]) -> None:
+        poor = start_sandbox(options=["--balance", "1"])
+        client = connect(poor.url, poor.key)
+        assert str(client.run(client.gateway.balance())) == "500,000 of 500,000 units left"
+        client.submit(VideoRequest(prompt="a cat", model="grok-video-3"))
+        assert client.run(client.gateway.balance()).left == 450_000
+
+    def test_tells_that_there_is_no_limit(self, connect: Any, shop: Any) -> None:
+        client = connect(shop.url, shop.key)
+        assert str(client.run(client.gateway.balance())) == "no limit"
+        assert (
+            failure(lambda: client.run(connect(shop.url, "sk-wrong").gateway.balance())).kind
+            == "authentication"
+        )
+
     def test_knows_a_wrong_key_an_unknown_id_and_a_wrong_path(self, connect: Connect, shop: Any) -> None:
         with paying(shop, 0):
             assert failure(connect(shop.url, "sk-wrong").submit, REQUEST).kind == "authentication"
