@@ -32,7 +32,7 @@ def read_usage(body: object, more: Iterable[Place] = ()) -> dict[str, int | floa
     """
     found: dict[str, int | float] = {}
     for place in more:
-        for name, number in _numbers(place, at(body, place)):
+        for name, number in _numbers(_within_task(place), at(body, place)):
             found.setdefault(name, number)
     for holder in HOLDERS:
         task = at(body, holder) if holder else body
@@ -41,6 +41,12 @@ def read_usage(body: object, more: Iterable[Place] = ()) -> dict[str, int | floa
                 for name, number in _numbers(place, at(task, place)):
                     found.setdefault(name, number)
     return dict(list(found.items())[:_MOST]) or None
+
+
+def _within_task(place: Place) -> Place:
+    """A place without what the task lies in, which is no part of the number's name."""
+    common = max((holder for holder in HOLDERS if place[: len(holder)] == holder), key=len)
+    return place[len(common) :] or place
 
 
 def _numbers(place: Place, value: object, depth: int = 0) -> Iterator[tuple[str, int | float]]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from airflow_video_provider.gateway import (
     Dialect,
+    Gateway,
     GatewaySettings,
     InvalidRequestError,
     ReferenceFile,
@@ -281,15 +285,15 @@ class TestOneInAConnection:
 def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Another package's entry points, found as an installed package's are."""
 
-    def install(module: str = "", **points: str) -> None:
-        (tmp_path / "films_dialects.py").write_text(module, encoding="utf-8")
-        info = tmp_path / "films_dialects-1.0.dist-info"
+    def install(text: str = "", module: str = "films_dialects", **points: str) -> None:
+        (tmp_path / f"{module}.py").write_text(text, encoding="utf-8")
+        info = tmp_path / f"{module}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: films-dialects\nVersion: 1.0\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
         lines = "".join(f"{name} = {value}\n" for name, value in points.items())
         (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{lines}")
         monkeypatch.syspath_prepend(str(tmp_path))
-        monkeypatch.delitem(sys.modules, "films_dialects", raising=False)
+        monkeypatch.delitem(sys.modules, module, raising=False)
 
     return install
 
@@ -359,3 +363,42 @@ class TestOpenRouter:
         body = {"status": "completed", "unsigned_urls": ["https://o.example/u"], "urls": [f"{CDN}?sig=1"]}
         task = VideoTask.from_reply(body, video_id="g", dialect=OPENROUTER)
         assert task.video_url == f"{CDN}?sig=1"
+
+
+def blocks(language: str) -> list[str]:
+    """The code of docs/dialects.md."""
+    text = (ROOT / "docs" / "dialects.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+class TestTheDocument:
+    def test_has_an_example_that_works_against_a_gateway(
+        self, other_package: Callable[..., None], start_sandbox: Callable[..., Any]
+    ) -> None:
+        (module,), (toml,) = blocks("python"), blocks("toml")
+        assert len(module.splitlines()) <= 35
+        ((name, value),) = tomllib.loads(toml)["project"]["entry-points"][ENTRY_POINTS].items()
+        other_package(module, value.partition(":")[0], **{name: value})
+        shop = start_sandbox(seconds=3600, key="sk-studio")
+        with Gateway(shop.url, "sk-studio", dialect=name, verify=False) as gateway:
+            assert gateway.check().accepted
+            task = gateway.submit(
+                request_from(model="veo3.1-fast", prompt="a cat", seconds=8, aspect_ratio="9:16")
+            )
+            assert gateway.get_task(task.video_id).state is TaskState.QUEUED
+            httpx.post(f"{shop.url}/sandbox/clock", json={"advance": 3600}, trust_env=False)
+            done = gateway.get_task(task.video_id)
+            assert (done.state, done.usage) == (TaskState.SUCCEEDED, {"quota": 175000})
+            assert done.video_url
+            assert str(gateway.balance()) == "no limit"
+            gateway.cancel(task.video_id)
+
+    def test_has_extras_that_are_dialects(self) -> None:
+        for block in blocks("json"):
+            assert dialect_from(json.loads(block)["dialect"]).create_encoding == "multipart"
+
+    def test_names_every_field_and_no_other(self) -> None:
+        text = (ROOT / "docs" / "dialects.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| (`[a-z_`, ]+`) \| ", text.partition("## The fields")[2], re.M)
+        told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+        assert told == set(Dialect.model_fields) - {"name"}

@@ -75,6 +75,7 @@ class TestUsage:
     def test_comes_first_from_where_a_dialect_says(self) -> None:
         body = {"billing": {"amount": 3}, "usage": {"cost": 1}}
         assert usage_of(body, cost_places=["billing.amount"]) == {"billing.amount": 3, "cost": 1}
+        assert usage_of({"data": {"price": 3}}, cost_places=["data.price"]) == {"price": 3}
 
     def test_is_in_the_json(self) -> None:
         task = VideoTask.from_reply({"status": "completed", "usage": {"cost": 0.5}}, video_id="x")
