@@ -119,7 +119,7 @@ class Dialect(BaseModel):
     auth_header: HeaderName = "Authorization"
     auth_scheme: str = "Bearer"
     """Before the key in that header; "" for the key alone."""
-    headers: dict[HeaderName, str] = Field(default_factory=dict)
+    headers: dict[HeaderName, str] = Field(default_factory=dict, repr=False)
     """Static headers of every request."""
 
     # -- reading --

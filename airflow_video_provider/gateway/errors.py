@@ -79,7 +79,9 @@ _QUOTA_IN_WORDS = re.compile(
     re.I,
 )
 _BAD_KEY = re.compile(
-    r"\binvalid_?api_?key\b|\b(?:invalid|incorrect|wrong|missing|no) (?:api[- ]?)?(?:key|token)\b"
+    r"\binvalid_?api_?key\b|\b(?:invalid|incorrect|wrong|missing|no) "
+    r"(?:api|access|auth\w*)[- ]?(?:key|token)\b"
+    r"|\binvalid (?:key|token)\W*$"
     r"|\bunauthorized\b|\bunauthenticated\b|authentication_error|无效的令牌|未提供令牌|令牌已过期|令牌无效",
     re.I,
 )

@@ -143,7 +143,7 @@ URLS = (
         "task_result.videos.0.url",
     ),
     *_places("data.videos.0.url", "data.output", "data.outputs.0", "result_urls.0"),
-    *_nested("video", "assets.video", "content.url", "result.url", "file.download_url", "output_video.uri"),
+    *_nested("assets.video", "content.url", "result.url", "file.download_url", "output_video.uri"),
     *_nested(*(path.replace("*", "0") for path in _LISTS_OF_URLS)),
     *_wrapped(
         "content.url", "content.video_url", "video_url", "url", "video.url", "task_result.videos.0.url"
@@ -219,7 +219,17 @@ SEVERAL_URLS = (*_nested(*_LISTS_OF_URLS), *_wrapped(*_LISTS_OF_URLS))
 IDS: tuple[Row, ...] = (
     # DashScope sends a request_id of its own beside the task's id.
     (_places("id", "task_id", "data.task_id", "data.id", "data.taskId"), read_string),
-    (_wrapped("task_id", "id"), read_string),
+    (
+        _places(
+            "output.task_id",
+            "task.task_id",
+            "task.id",
+            "data.task.task_id",
+            "data.task.id",
+            "data.output.task_id",
+        ),
+        read_string,
+    ),
     (_places("request_id", "data"), read_string),
     (_places("id", "task_id", "data.task_id", "data.id", "data.taskId"), read_identifier),
     (_places("name"), read_operation),

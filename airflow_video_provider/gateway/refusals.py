@@ -59,9 +59,10 @@ def _phrase(refusal: Refusal, source: str, pattern: str) -> Sign:
 _IN, _OUT = Refusal.INPUT, Refusal.OUTPUT
 _MADE = r"(?:video|image|audio|content|data|media|text|frame|clip|result)s?"
 _GIVEN = r"(?:prompt|text|image|video|audio|input|output|content|description|request|material|reference)s?"
+# Not what happens to files as well: "rejected by the store", "audio filter graph".
 _BAD = (
-    r"(?:sensitive|inappropriate|violat|unsafe|harmful|flagged|moderat|filter|copyright|block|prohibit|reject"
-    r"|refus)"
+    r"(?:sensitive|inappropriate|unsafe|harmful|flagged|moderated|filtered|withheld|copyright\w*|blocked"
+    r"|violat\w*\b(?! [^.;]{0,20}(?:schema|constraint|limit)))"
 )
 _BAD_ZH = r"(?:敏感|违规|涉敏|不当|不合规|违禁|审核|风险)"
 
@@ -75,7 +76,7 @@ SIGNS: tuple[Sign, ...] = (
     _code(_IN, "Runway", r"\bSAFETY\.INPUT\b"),
     _code(_OUT, "MiniMax", r"^1027$"),
     _code(_IN, "MiniMax", r"^1026$"),
-    _code(_OUT, "Veo behind a Flow bridge", r"PUBLIC_ERROR_\w*AUDIO\w*"),
+    _code(_OUT, "Veo behind a Flow bridge", r"PUBLIC_ERROR_\w*AUDIO\w*(?:FILTER|SAFETY|BLOCK|POLICY)"),
     _code(_OUT, "Veo (Vertex AI, Gemini API)", r"raiMediaFiltered"),
     _code(_OUT, "Black Forest Labs, a status word", r"^content moderated$"),
     _code(_IN, "Black Forest Labs, a status word", r"^request moderated$"),
@@ -84,14 +85,20 @@ SIGNS: tuple[Sign, ...] = (
     _phrase(
         _OUT,
         "Seedance, DashScope ('Output data may contain inappropriate content')",
-        rf"\b(?:output|generated|resulting)\s+(?:\w+\s+){{0,2}}?{_MADE}\b[^.;]{{0,60}}{_BAD}",
+        rf"\b(?:output|generated|resulting)\s+(?:\w+\s+){{0,2}}?{_MADE}\b[^.;]{{0,60}}\b{_BAD}",
     ),
-    _phrase(_OUT, "openai-format servers", rf"{_BAD}\w*\b[^.;]{{0,30}}\b(?:output|generated)\s+{_MADE}\b"),
+    _phrase(
+        _OUT,
+        "openai-format servers",
+        r"\b(?:flagged|blocked|moderated|filtered|withheld) (?:the |your |this |our )?(?:output|generated) "
+        rf"{_MADE}\b",
+    ),
     _phrase(
         _OUT,
         "Veo's audio filter",
-        r"issue with the audio (?:for|of|in) your prompt|\baudio\b[^.;]{0,20}\b(?:filter|safety)"
-        r"|\b(?:filter|safety)\w*\b[^.;]{0,20}\baudio\b",
+        r"issue with the audio (?:for|of|in) your prompt"
+        r"|\baudio\b[^.;]{0,20}\b(?:safety|filtered|flagged|blocked)\b"
+        r"|\b(?:blocked|rejected|flagged|refused|filtered|withheld)\b[^.;]{0,30}\baudio\b",
     ),
     _phrase(_OUT, "Veo, of what it filtered", r"could not generate \d+ videos? based on the prompt"),
     _phrase(
@@ -121,7 +128,9 @@ SIGNS: tuple[Sign, ...] = (
     _phrase(
         _IN,
         "Kling, fal",
-        r"\bpass\b[^.;]{0,30}\brisk[- ]control|\b" + _GIVEN + r"\b[^.;]{0,40}\brisk[- ]control",
+        r"^\W*risk[- _]control|\bpass\b[^.;]{0,30}\brisk[- ]control|\b"
+        + _GIVEN
+        + r"\b[^.;]{0,40}\brisk[- ]control",
     ),
     _phrase(
         _IN,
@@ -132,9 +141,9 @@ SIGNS: tuple[Sign, ...] = (
     _phrase(
         _IN,
         "MiniMax, Seedance, DashScope",
-        rf"\b{_GIVEN}\b[^.;]{{0,40}}\b(?:sensitive|inappropriate|prohibited|harmful|indecent)\b"
-        rf"|\b(?:sensitive|inappropriate|prohibited|harmful) (?:{_GIVEN}|words?|terms?)\b"
-        r"|\binput[ _]new_sensitive",
+        r"\b(?:contains?|includes?|deemed|considered|is|are|be) (?:\w+ ){0,2}(?:sensitive|harmful|indecent)\b"
+        r"|\b(?:sensitive|inappropriate|prohibited|harmful) (?:content(?!-)|information|words?|terms?"
+        r"|material|language|texts?|images?)\b|\binput[ _](?:new_)?sensitive",
     ),
     _phrase(
         _IN,
@@ -177,7 +186,8 @@ _OUTAGE = (
 # an account that is restricted.
 _NO_VERDICT = (
     rf"{_CHECK}\b[^.;。]{{0,40}}\b{_OUTAGE}|\b{_OUTAGE}\b[^.;。]{{0,40}}\b{_CHECK}"
-    r"|\b(?:security|bucket|retry|cache|caching|retention|scaling|iam|network|routing) polic(?:y|ies)"
+    r"|\b(?:security|bucket|retry|cache|caching|retention|scaling|iam|network|routing|cors|naming) "
+    r"polic(?:y|ies)"
     r"|\b(?:case|time|price|latency)[- ]?(?:in)?sensitive|大小写(?:不)?敏感"
     r"|\b(?:account|api key|token|ip address)\b[^.;]{0,40}risk[- ]control"
     r"|(?:账[号户]|密钥|IP)[^，。]{0,10}风控"

@@ -36,7 +36,7 @@ _STATE_OF_WORD: dict[str, TaskState] = {
         TaskState.QUEUED: (
             "queued pending submitted not_start initializing created queueing preparing waiting in_queue"
         ),
-        TaskState.SUCCEEDED: "completed complete success succeeded succeed done finished ready",
+        TaskState.SUCCEEDED: "completed complete success successful succeeded succeed done finished ready",
         TaskState.FAILED: (
             "failed failure fail error video_generation_failed video_upsampling_failed "
             "nsfw rejected not_found timeout timed_out aborted content_moderated request_moderated moderated"

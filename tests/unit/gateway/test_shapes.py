@@ -53,7 +53,6 @@ class TestAFinishedTask:
             {"id": "o", "status": "completed", "unsigned_urls": [CDN]},
             {"id": "o", "status": "completed", "urls": [CDN]},
             {"id": "v", "status": "completed", "videos": [CDN]},
-            {"id": "v", "status": "completed", "video": CDN},
             {"id": "i", "status": "completed", "output_video": {"type": "video", "uri": CDN}},
             {"status": "done", "video": {"url": CDN, "respect_moderation": True}},
             {"id": "x", "status": "complete", "url": CDN},
