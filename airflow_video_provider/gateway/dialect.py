@@ -47,10 +47,24 @@ def _with_id(path: str) -> str:
     return path
 
 
+def _a_field(place: str) -> str:
+    first, *rest = place.split(".")
+    if first.isdigit() or any(step.isdigit() and len(step) > 2 for step in rest):
+        raise ValueError("must begin with a name; positions in lists go to 99")
+    return place
+
+
+def _names_only(place: str) -> str:
+    if any(step.isdigit() for step in place.split(".")):
+        raise ValueError("must hold names only")
+    return place
+
+
 _PLACE = r"[^.\s]+(\.[^.\s]+)*"
 Route = Annotated[str, AfterValidator(_a_path)]
 RouteOfATask = Annotated[str, AfterValidator(_a_path), AfterValidator(_with_id)]
 PlaceText = Annotated[str, StringConstraints(pattern=rf"^{_PLACE}$")]
+FieldPlace = Annotated[PlaceText, AfterValidator(_a_field)]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 
 
@@ -62,7 +76,7 @@ class Spelling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    field: PlaceText
+    field: FieldPlace
     """The field's place: dots go into objects, numbers into lists (``parameters.size``)."""
     write: Literal["same", "text", "integer", "list", "one", "image_urls"] = "same"
     """How its value is written: as it is, as text (``"8"``), as a whole number, as a list, the only one of a
@@ -91,16 +105,16 @@ class Dialect(BaseModel):
     openai format; SGLang's multipart must carry the file)."""
     file_field: str | None = None
     """The multipart field of a reference file; None sends it among the pictures, as base64."""
-    prompt_field: PlaceText = "prompt"
-    model_field: PlaceText | None = "model"
+    prompt_field: FieldPlace = "prompt"
+    model_field: FieldPlace | None = "model"
     """None where the path has the model."""
     spelling: dict[
         str, Annotated[Spelling, BeforeValidator(lambda v: {"field": v} if isinstance(v, str) else v)]
     ] = Field(default_factory=dict)
     """Knob of a request -> field of the body. A knob that is not here cannot be expressed."""
-    constants: dict[str, Any] = Field(default_factory=dict)
+    constants: dict[FieldPlace, Any] = Field(default_factory=dict)
     """Fields that every create has: place -> value."""
-    extra_field: PlaceText | None = None
+    extra_field: Annotated[PlaceText, AfterValidator(_names_only)] | None = None
     """Where ``extra_body`` goes; None for the body itself."""
     query_path: Route
     query_method: Literal["GET", "POST"] = "GET"
@@ -124,8 +138,10 @@ class Dialect(BaseModel):
 
     # -- reading --
     id_places: tuple[PlaceText, ...] = ()
-    status_words: dict[str, TaskState] = Field(default_factory=dict)
-    """The gateway's words that mean something of their own, in lower case: ``{"dreaming": "running"}``."""
+    status_words: dict[Annotated[str, StringConstraints(to_lower=True, strip_whitespace=True)], TaskState] = (
+        Field(default_factory=dict)
+    )
+    """The gateway's words that mean something of their own, in any case: ``{"dreaming": "running"}``."""
     outcome: Literal["status", "error", "done"] = "status"
     """What decides how a task ended: the status word alone; an error beside a word that means success (fal's
     COMPLETED with an ``error``); or the flag ``done`` and the error beside it (long-running operations)."""

@@ -18,7 +18,9 @@ that way.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -110,6 +112,12 @@ DIALECTS: dict[Any, Dialect] = _Dialects({each.name: each for each in (_UNIFIED,
 
 
 def _entry_points() -> dict[str, EntryPoint]:
+    return _entry_points_on(tuple(sys.path))
+
+
+@lru_cache(maxsize=4)
+def _entry_points_on(_: tuple[str, ...]) -> dict[str, EntryPoint]:
+    # Tens of milliseconds where many packages are installed, and asked for by each wait in a triggerer.
     return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in DIALECTS}
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "read_content",
     "read_envelope",
     "says_nothing",
+    "unwrapped",
 ]
 
 _QUERY_IN_TEXT = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.I)
@@ -34,6 +35,7 @@ _SAYS_NOTHING = frozenset({
 })  # fmt: skip
 # Words in a code's place that say nothing went wrong; 1000 is the success of one gateway's envelope.
 _NO_CODE = frozenset({"", "0", "200", "201", "202", "1000", "success", "ok"})
+_LONGEST_WRAPPED = 20_000
 _REASON_PHRASES = frozenset(status.phrase.lower() for status in HTTPStatus)
 
 #: MiniMax answers HTTP 200 and a status of its own (platform.minimax.io, "Error Codes"): the HTTP status that
@@ -141,8 +143,26 @@ def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def unwrapped(text: str) -> str:
+    """What a text says that is a provider's whole error as JSON: resellers put that into a message.
+
+    Any other text is returned as it is.
+    """
+    if not text.startswith("{") or len(text) > _LONGEST_WRAPPED:
+        return text
+    try:
+        inner = read_envelope(json.loads(text))
+    except (ValueError, RecursionError):
+        return text
+    if not inner.message:
+        return text
+    return (
+        f"{inner.message} ({inner.code})" if inner.code and inner.code not in inner.message else inner.message
+    )
+
+
 def _text(value: object) -> str:
-    return fit_to_store(value) if isinstance(value, str) else ""
+    return unwrapped(fit_to_store(value)) if isinstance(value, str) else ""
 
 
 def _code(value: object) -> str | None:

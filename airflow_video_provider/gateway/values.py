@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from airflow_video_provider.gateway.envelope import fit_to_store, problems_in, says_nothing
+from airflow_video_provider.gateway.envelope import fit_to_store, problems_in, says_nothing, unwrapped
 
 
 def read_word(value: object) -> str | None:
@@ -56,7 +56,9 @@ def read_non_loopback_url(value: object) -> str | None:
 def read_reason(value: object) -> str | None:
     """A URL is no reason: old new-api versions put the finished video's URL into ``fail_reason``."""
     text = read_string(value)
-    return None if text is None or read_http_url(text) or says_nothing(text) else fit_to_store(text)
+    if text is None or read_http_url(text) or says_nothing(text):
+        return None
+    return unwrapped(fit_to_store(text))
 
 
 def read_number(value: object) -> float | None:

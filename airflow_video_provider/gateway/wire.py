@@ -95,7 +95,11 @@ def _put(body: Any, place: Place, value: Any) -> None:
 def _with_extra(body: dict[str, Any], extra: Mapping[str, Any], dialect: Dialect) -> None:
     holder: Any = body
     for step in parse_place(dialect.extra_field) if dialect.extra_field else ():
-        holder = holder.setdefault(step, {})
+        if not isinstance(inside := holder.setdefault(step, {}), dict):
+            raise InvalidRequestError(
+                f"dialect.extra_field: {dialect.extra_field} holds another field's value"
+            )
+        holder = inside
     for name, value in extra.items():
         if name in holder and holder[name] != value:
             raise InvalidRequestError(

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from airflow_video_provider.gateway import (
     Dialect,
@@ -21,6 +23,7 @@ from airflow_video_provider.gateway import (
     InvalidRequestError,
     ReferenceFile,
     TaskState,
+    UnreadableReplyError,
     VideoTask,
 )
 from airflow_video_provider.gateway.dialects import (
@@ -97,6 +100,11 @@ class TestWhatADialectSaysOfACreate:
         with pytest.raises(InvalidRequestError, match=r"extra_body\.prompt"):
             create(dialect, extra_body={"prompt": "a dog"})
 
+    def test_extra_fields_that_have_no_place_are_refused(self) -> None:
+        dialect = made(constants={"input": "text"}, extra_field="input")
+        with pytest.raises(InvalidRequestError, match=r"dialect\.extra_field"):
+            create(dialect, extra_body={"seed": 7})
+
     @pytest.mark.parametrize(
         ("encoding", "file", "body", "as_file"),
         [
@@ -130,7 +138,7 @@ class TestWhatADialectSaysOfACreate:
 
 class TestWhatADialectSaysOfATask:
     def test_its_words_come_first(self) -> None:
-        words = {"dreaming": "running", "baked": "succeeded", "unknown": "failed"}
+        words = {"dreaming": "running", "Baked": "succeeded", "unknown": "failed"}
         assert read({"status": "Baked"}, status_words=words).state is TaskState.SUCCEEDED
         assert read({"status": "UNKNOWN"}, status_words=words).state is TaskState.FAILED
         assert read({"status": "completed"}, status_words=words).state is TaskState.SUCCEEDED
@@ -217,6 +225,9 @@ class TestABadOne:
             ({"base": "azure"}, "dialect.base: 'azure' is none; allowed: unified, openai, newapi"),
             ({"base": ["openai"]}, "dialect.base"),
             ({"name": ""}, "dialect.name"),
+            ({"prompt_field": "0.text"}, "dialect.prompt_field: must begin with a name"),
+            ({"constants": {"a.1000": 1}}, "dialect.constants"),
+            ({"extra_field": "a.0"}, "dialect.extra_field: must hold names only"),
         ],
     )
     def test_is_refused_by_the_name_of_its_field(self, fields: dict[str, Any], words: str) -> None:
@@ -402,3 +413,47 @@ class TestTheDocument:
         rows = re.findall(r"^\| (`[a-z_`, ]+`) \| ", text.partition("## The fields")[2], re.M)
         told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
         assert told == set(Dialect.model_fields) - {"name"}
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([CDN, "completed", "failed", "Baked", "{", '{"error": "x"}', 10**400])
+    | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["status", "data", "files", "href", "error", "done", "usage", "job", "errors", "id"]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+class TestAnyReplyInAnyDialect:
+    @given(body=values, outcome=st.sampled_from(["status", "error", "done"]))
+    @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+    def test_is_a_task_that_can_be_stored_or_unreadable(self, body: Any, outcome: str) -> None:
+        dialect = made(
+            outcome=outcome,
+            status_words={"baked": "succeeded"},
+            url_places=["files.*.href", "files.0"],
+            id_places=["job.*.id", "job.id"],
+            cost_places=["job.*", "data.job"],
+        )
+        created = read_created_id(body, dialect)
+        assert created is None or created.encode()
+        try:
+            task = VideoTask.from_reply(body, video_id="x", dialect=dialect)
+        except UnreadableReplyError:
+            return
+        told = task.as_json()
+        assert json.loads(json.dumps(told, allow_nan=False)) == told
+        assert task.video_urls[:1] == ((task.video_url,) if task.video_url else ())
+        assert task.refusal is None or task.state.is_final

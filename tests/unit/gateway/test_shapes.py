@@ -199,6 +199,26 @@ class TestTheReason:
         assert (task.state, task.failure) == (TaskState.FAILED, "the reason")
 
     @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ('{"error": {"message": "the reason"}}', "the reason"),
+            ('{"error": {"message": "the reason", "code": "c1"}}', "the reason (c1)"),
+            ('{"error": "{\\"message\\": \\"the reason\\"}"}', "the reason"),
+            ('{"detail": [{"loc": ["body", "prompt"], "msg": "the reason"}]}', "prompt: the reason"),
+            ("{not JSON", "{not JSON"),
+            ("{}", None),
+            ('{"a": 1}', '{"a": 1}'),
+            ("{" * 5000, "{" * 5000),
+        ],
+    )
+    def test_is_taken_out_of_a_providers_whole_error(self, text: str, reason: str | None) -> None:
+        assert read({"status": "failed", "fail_reason": text}).failure == reason
+
+    def test_of_moderation_is_seen_within_it(self) -> None:
+        text = '{"error": {"message": "no", "code": "content_policy_violation"}}'
+        assert read({"status": "failed", "fail_reason": text}).refusal == "input"
+
+    @pytest.mark.parametrize(
         ("body", "code"),
         [
             ({"task": {"status": "failed", "error": {"code": "1026"}}}, "1026"),
