@@ -124,7 +124,11 @@ SIGNS: tuple[Sign, ...] = (
     _code(_IN, "Sora bridges, a bot check", r"sentinel_block"),
     _code(_IN, "a status word of resellers", r"^nsfw$|^moderated$"),
     # -- phrases that do not name the side --
-    _phrase(_IN, "any gateway", r"moderation|content.polic(?:y|ies)|unsafe (?:prompt|content|image)|nsfw"),
+    _phrase(
+        _IN,
+        "any gateway",
+        r"moderation|content.polic(?:y|ies)|content filter(?:ed|ing)?\b|unsafe (?:prompt|content|image)|nsfw",
+    ),
     _phrase(
         _IN,
         "Kling, fal",

@@ -52,6 +52,7 @@ INPUT = [
     "提示词未通过风控",
     "文本包含不当内容",
     "risk control",
+    "content filter",
     "Your prompt may contain sensitive words",
     "prompt is considered harmful",
 ]
