@@ -137,8 +137,8 @@ class BotCheckError(ModerationError):
     """``sentinel_block``: final like moderation, and by one report not of the prompt but of the client."""
 
     meaning = (
-        "refused by the gateway's bot check (if the prompt is harmless, another User-Agent in the "
-        "connection's headers may cure it)"
+        "refused by moderation, or by a bot check that another User-Agent "
+        "in the connection's headers may pass"
     )
 
 
