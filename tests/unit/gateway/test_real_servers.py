@@ -48,6 +48,7 @@ http {{
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   server {{
     listen 127.0.0.1:{port};
+    location / {{ return 404; }}
     location = /v1/video/query {{
       default_type application/json;
       if ($http_authorization != "Bearer {key}") {{ return 401; }}

@@ -219,7 +219,7 @@ def test_an_unknown_id_does_not_exist(desk, dialect, status) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/v1/nothing"), ("POST", "/v1/video/query"), ("GET", "/v1/videos"), ("GET", "/v1/videos/"),
+    [("GET", "/v1/nothing"), ("POST", "/v1/video/query"), ("GET", "/v1/videos/"),
      ("GET", "/v1/videos/a/b/c"), ("PUT", "/v1/videos/a"), ("GET", "/v1/video/generations/a/content"),
      ("GET", "/v1/video/create/")],
 )  # fmt: skip
