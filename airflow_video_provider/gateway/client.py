@@ -35,7 +35,7 @@ from airflow_video_provider.gateway.wire import (
     create_request,
     query_request,
 )
-from airflow_video_provider.httplog import quiet_httpx
+from airflow_video_provider.http_common import quiet_httpx
 
 __all__ = ["AsyncGateway", "Gateway", "GatewaySettings", "normalise_base_url", "origin_of"]
 

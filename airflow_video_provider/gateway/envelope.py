@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from airflow_video_provider.http_common import without_queries
+
 __all__ = [
     "Envelope",
     "claimed_status",
@@ -26,7 +28,6 @@ __all__ = [
     "unwrapped",
 ]
 
-_QUERY_IN_TEXT = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.I)
 # Kling's envelope says SUCCEED of a failed task, and so does the reason that new-api copies from it.
 _SAYS_NOTHING = frozenset({
     "", "succeed", "succeeded", "success", "successful", "ok", "okay", "completed", "done", "none", "null",
@@ -48,7 +49,7 @@ _BASE_RESP = {
 def fit_to_store(text: str) -> str:
     """A gateway's words as they may be logged and stored: no query of a URL, which may be a credential
     (Go's HTTP errors quote the whole URL), and no half of a surrogate pair, which no log can write."""
-    return _QUERY_IN_TEXT.sub(r"\1", text.encode("utf-8", "replace").decode()).strip()
+    return without_queries(text.encode("utf-8", "replace").decode()).strip()
 
 
 def says_nothing(text: str) -> bool:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_video_provider.gateway.envelope import (
@@ -38,6 +37,7 @@ from airflow_video_provider.gateway.error_tree import (
 )
 from airflow_video_provider.gateway.missing import Missing, names_a_task, what_is_missing
 from airflow_video_provider.gateway.refusals import LONGEST, Refusal, is_bot_check, refusal_of
+from airflow_video_provider.http_common import parse_retry_after
 
 if TYPE_CHECKING:
     import httpx
@@ -100,22 +100,6 @@ _BY_STATUS: dict[int, type[GatewayError]] = {
     429: RateLimitError,
     451: ModerationError,
 }
-
-
-def _parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds from a Retry-After header (RFC 9110: delta-seconds or an HTTP date), never negative."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(value)
-        except (ValueError, TypeError, IndexError, OverflowError):  # OverflowError: a year of 20 digits
-            return None
-        seconds = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
-    # A date in the year 9999 or "inf" is no wait that anybody means.
-    return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None
 
 
 def error_from_reply(
@@ -204,7 +188,7 @@ def _error(said: _Said, status_code: int, headers: Mapping[str, str], now: datet
     facts: dict[str, Any] = {
         "status_code": status_code,
         "code": said.code,
-        "retry_after": _parse_retry_after(asked, now or datetime.now(UTC)),
+        "retry_after": parse_retry_after(asked, now or datetime.now(UTC)),
     }
     kind = said.kind()
     if kind is NotFoundError:

@@ -15,6 +15,7 @@ from airflow_video_provider import __version__
 from airflow_video_provider.gateway.dialect import Dialect, Encoding
 from airflow_video_provider.gateway.dialects import dialect_from
 from airflow_video_provider.gateway.errors import InvalidRequestError
+from airflow_video_provider.http_common import origin_of, tls_context
 
 __all__ = ["GatewaySettings", "normalise_base_url", "origin_of"]
 
@@ -28,14 +29,6 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 def _is_header_value(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, the port always written: ``https://api.example:443``."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "").lower()
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme.lower(), 0)
-    return f"{parts.scheme.lower()}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def normalise_base_url(base_url: str) -> str:
@@ -150,6 +143,6 @@ class GatewaySettings:
         if isinstance(self.verify, bool):
             return self.verify
         try:
-            return ssl.create_default_context(cafile=self.verify)
+            return tls_context(self.verify)
         except OSError as error:
             raise InvalidRequestError(f"verify: {self.verify!r} is no readable CA file: {error}") from None

@@ -27,16 +27,9 @@ URLs enter messages through :func:`printable`, foreign text through :func:`excer
 
 from __future__ import annotations
 
-import re
-from urllib.parse import urlsplit
+from airflow_video_provider.http_common import excerpt, printable
 
-_URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,20}:(?://|\\/\\/)[^\s\"'<>]+")
-_SECRET_IN_TEXT = re.compile(
-    r"(?i)\b((?:[a-z]+_)?token|signature|sig|x-amz-[a-z-]+|x-goog-[a-z-]+|credential|authorization|bearer"
-    r"|api[_-]?key|accountkey|sharedaccesskey|sharedkey|awsaccesskeyid|accesskeyid|signatureprovided"
-    r"|stringtosign\w*|canonicalrequest\w*)\b[\"'>]*\s*[:=> ]"
-    r"\s*(?:(?:bearer|basic|sharedkey) )?[^\s<,;&\"]+"
-)
+__all__ = ["excerpt", "printable"]
 
 
 class MediaError(Exception):
@@ -152,29 +145,3 @@ def _rebuild(
     kind: type[SourceRefused], message: str, status: int, retry_after: float | None
 ) -> SourceRefused:
     return kind(message, status_code=status, retry_after=retry_after)
-
-
-def printable(url: str) -> str:
-    """Return *url* as it may be shown: without query, fragment, user name and password.
-
-    A ``data:`` URL is shown by its media type only.
-    """
-    if url[:5].lower() == "data:":
-        return url[:64].split(",", 1)[0].split(";", 1)[0] + ",…"
-    try:
-        parts = urlsplit(url)
-        netloc = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return "(unreadable URL)"
-    hidden = "?…" if parts.query else ""
-    path = parts.path if len(parts.path) <= 200 else parts.path[:200] + "…"
-    return f"{parts.scheme}://{netloc}{path}{hidden}" if netloc else f"{parts.scheme}:{path}{hidden}"
-
-
-def excerpt(text: str, limit: int = 200) -> str:
-    """Return the start of a foreign text on one line, its URLs shortened and its signatures removed."""
-    flat = " ".join(text[: limit * 8].split())
-    flat = _URL_IN_TEXT.sub(lambda hit: printable(hit.group().replace("\\/", "/")), flat)
-    flat = _SECRET_IN_TEXT.sub(lambda hit: f"{hit.group(1)} …", flat)
-    flat = "".join(c for c in flat if c.isprintable())
-    return flat if len(flat) <= limit else flat[:limit] + "…"

@@ -19,7 +19,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
-from airflow_video_provider.httplog import quiet_httpx
+from airflow_video_provider.http_common import quiet_httpx
 from airflow_video_provider.media.errors import (
     BadURL,
     MediaError,

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-MODULES = ("gateway.client", "gateway.watch", "gateway.pace", "gateway.task", "gateway.dialects", "httplog")
+MODULES = (
+    "gateway.client",
+    "gateway.watch",
+    "gateway.pace",
+    "gateway.task",
+    "gateway.dialects",
+    "http_common",
+)
 
 
 def loaded_by(*lines: str) -> set[str]:
