@@ -26,11 +26,11 @@ from airflow_video_provider.media.errors import (
     TooLarge,
     printable,
 )
-from airflow_video_provider.media.fetch import Courier, Link, Reply
+from airflow_video_provider.media.filename import fields_of
+from airflow_video_provider.media.filename import file_name as make_name
 from airflow_video_provider.media.guard import AddressGuard
-from airflow_video_provider.media.inspect import Check, Facts, Kind, describe, inspect_file, sniff
-from airflow_video_provider.media.names import fields_of
-from airflow_video_provider.media.names import file_name as make_name
+from airflow_video_provider.media.http import Client, Response, Url
+from airflow_video_provider.media.probe import Check, Facts, Kind, describe, probe_file, sniff
 from airflow_video_provider.media.progress import Meter, ProgressCallback, default_progress
 from airflow_video_provider.media.publish import (
     Spool,
@@ -187,7 +187,7 @@ def download(
     :param attempts: failures in a row, without progress, that are borne.
     :param backoff: seconds of the first wait between attempts; doubled each time, up to 30.
     :param verify: TLS certificates: True, False (not checked) or the path of a file of authorities.
-    :param check: how closely the file is looked at; see :func:`~.inspect.inspect_file`.
+    :param check: how closely the file is looked at; see :func:`~.probe.probe_file`.
     :param sidecar: True writes ``<name>.json`` with the facts beside the video; a mapping adds its content
         (prompt, model...).
     :param progress: receives :class:`~.progress.Progress` about ten times a second. Default: a line in the
@@ -263,10 +263,8 @@ class _Download:
         self._is_data = url[:5].lower() == "data:"
         trusted = None
         if headers:
-            trusted = (
-                Link.parse(headers_origin or url).origin if headers_origin or not self._is_data else None
-            )
-        self._courier = Courier(
+            trusted = Url.parse(headers_origin or url).origin if headers_origin or not self._is_data else None
+        self._courier = Client(
             guard=guard,
             headers=headers,
             headers_origin=trusted,
@@ -280,7 +278,7 @@ class _Download:
 
     def run(self) -> VideoFile:
         if not self._is_data:
-            Link.parse(self._url)
+            Url.parse(self._url)
         there = self._known_already()
         if there is not None:
             return there
@@ -370,12 +368,12 @@ class _Download:
         """Read what lies there to tell about it what nobody wrote down."""
         try:
             if target.is_local:
-                sha256, facts = target.sha256(), inspect_file(target.path, target.uri, check=self._check)
+                sha256, facts = target.sha256(), probe_file(target.path, target.uri, check=self._check)
             else:
                 with Spool(self._spool_directory()) as spool:
                     spool.need(size)
                     sha256 = target.sha256(copy=spool.fd)
-                    facts = inspect_file(str(spool.path), target.uri, check=self._check)
+                    facts = probe_file(str(spool.path), target.uri, check=self._check)
         except (NotAVideo, DamagedVideo):
             return None
         return self._left(target, self._describe(target, size, sha256, facts, host))
@@ -421,7 +419,7 @@ class _Download:
             meter.finish(fetched.size)
             return fetched
 
-    def _on_head(self, head: Head, reply: Reply) -> None:
+    def _on_head(self, head: Head, reply: Response) -> None:
         first = reply.peek(HEAD_SIZE)
         kind = sniff(first)
         if kind is None:
@@ -453,7 +451,7 @@ class _Download:
 
     def _ask_json_again(self) -> str | None:
         try:
-            reply = self._courier.get(Link.parse(self._url), {})
+            reply = self._courier.get(Url.parse(self._url), {})
         except NETWORK_FAULTS:
             return None
         with reply:
@@ -480,7 +478,7 @@ class _Download:
             raise DamagedVideo("the data: URL is not valid base64") from None
         except OSError as error:
             raise disk_error(error) from error
-        link = Link(text="data:", scheme="data", host="", port=0, target=b"")
+        link = Url(text="data:", scheme="data", host="", port=0, target=b"")
         head = Head(link=link, total=size, validator=None, content_type=None, headers={})
         return Fetched(head=head, size=size, sha256=digest.hexdigest(), connections=0)
 
@@ -489,7 +487,7 @@ class _Download:
     def _land(self, fetched: Fetched) -> VideoFile:
         shown = str(fetched.head.link) if not self._is_data else "the data: URL"
         self._check_announced_digest(fetched, shown)
-        facts = inspect_file(str(self._spool.path), shown, check=self._check)
+        facts = probe_file(str(self._spool.path), shown, check=self._check)
         target = self._final(ext=facts.kind.extension, sha256=fetched.sha256)
         if self._early is not None and self._transfer.begun_anew:
             self._early.abort()

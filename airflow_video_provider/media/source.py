@@ -39,8 +39,8 @@ from airflow_video_provider.media.errors import (
     TransferBroken,
     excerpt,
 )
-from airflow_video_provider.media.fetch import Courier, Link, Reply, retry_after
-from airflow_video_provider.media.parts import MIB, MIN_PART, Part, Plan
+from airflow_video_provider.media.http import Client, Response, Url, retry_after
+from airflow_video_provider.media.ranges import MIB, MIN_PART, Range, RangePlan
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Limits:
 class Head:
     """What the first answer says about the file."""
 
-    link: Link
+    link: Url
     total: int | None
     validator: str | None
     content_type: str | None
@@ -258,13 +258,13 @@ class Transfer:
 
     def __init__(
         self,
-        courier: Courier,
+        courier: Client,
         url: str,
         fd: int,
         *,
         limits: Limits,
         fresh_url: Callable[[], str | None] | None = None,
-        on_head: Callable[[Head, Reply], None] = lambda head, reply: None,
+        on_head: Callable[[Head, Response], None] = lambda head, reply: None,
         on_progress: Callable[[int, int | None], None] = lambda received, total: None,
         cancel: threading.Event | None = None,
         begun: float | None = None,
@@ -276,13 +276,13 @@ class Transfer:
         self._fresh_url = fresh_url
         self._on_head = on_head
         self._on_progress = on_progress
-        self._asked = Link.parse(url)
+        self._asked = Url.parse(url)
         self._link, self._trusted = self._asked, True
         begun = time.monotonic() if begun is None else begun
         self._deadline = None if limits.timeout is None else begun + limits.timeout
         self._use_ranges = True
         self._head: Head | None = None
-        self._plan = Plan(None)
+        self._plan = RangePlan(None)
         self._digester: Digester | None = None
         self._refreshes = self._restarts = 0
         self._received_at_refresh = 0
@@ -340,14 +340,14 @@ class Transfer:
             raise
         _Streams(self, reply, part).run()
 
-    def _begin(self, reply: Reply) -> Part:
+    def _begin(self, reply: Response) -> Range:
         self._forget_digest()
         self.begun_anew = self._shown
         os.ftruncate(self._fd, 0)
         if not self._shown:
             self._shown = True
             self._on_head(self.head, reply)
-        plan = self._plan = Plan(self.head.total)
+        plan = self._plan = RangePlan(self.head.total)
         part = plan.take(1)
         if part is None:
             raise NotAVideo(f"{self._link} answered with an empty body; there is no video in it")
@@ -366,7 +366,7 @@ class Transfer:
         url = self._fresh_url()
         if url is not None:
             log.info("The link %s has expired; going on with a fresh one.", self._asked)
-            self._asked = self._link = Link.parse(url)
+            self._asked = self._link = Url.parse(url)
 
     def _freshen(self, error: LinkExpired) -> None:
         """Replace the link: by the URL that redirected here, else by asking the caller for another one."""
@@ -383,7 +383,7 @@ class Transfer:
         if url is None:
             raise error
         log.info("%s; going on with a fresh link.", error)
-        self._asked = self._link = Link.parse(url)
+        self._asked = self._link = Url.parse(url)
 
     def _count_restart(self, restart: _Restart) -> None:
         self._restarts += 1
@@ -400,7 +400,7 @@ class Transfer:
 
     # ---------------------------------------------------------------- opening
 
-    def _open(self) -> tuple[Reply, Part | None]:
+    def _open(self) -> tuple[Response, Range | None]:
         """Open the first connection of a round; with a part when it continues what is there already."""
         failures = 0
         while True:
@@ -461,7 +461,7 @@ class Transfer:
             same = reply.read(end - begin) == os.pread(self._fd, end - begin, begin)
             return validator_of(reply.headers) if same else None
 
-    def _ask_first(self) -> Reply:
+    def _ask_first(self) -> Response:
         extra = {"range": "bytes=0-"} if self._use_ranges else {}
         reply = self._courier.get(self._link, extra, trusted=self._trusted)
         try:
@@ -480,7 +480,7 @@ class Transfer:
         self._link, self._trusted = reply.link, reply.trusted
         return reply
 
-    def _judge_first(self, reply: Reply) -> int | None:
+    def _judge_first(self, reply: Response) -> int | None:
         """Check what the first answer says of itself and return the length of the file, if it tells."""
         if reply.status == 416 and self._use_ranges:
             if reply.headers.get("content-range", "").endswith("/0"):
@@ -498,7 +498,7 @@ class Transfer:
         self.check_size(total)
         return total
 
-    def ask_for(self, part: Part) -> Reply:
+    def ask_for(self, part: Range) -> Response:
         """Ask for a part of a file whose version is known, and believe nothing about the answer."""
         # Taken once: another connection may take over the end of this part while the answer is on its way.
         wanted_end = part.end
@@ -512,7 +512,7 @@ class Transfer:
             raise
         return reply
 
-    def _judge_part(self, reply: Reply, wanted: int, wanted_end: int | None) -> None:
+    def _judge_part(self, reply: Response, wanted: int, wanted_end: int | None) -> None:
         head = self.head
         if reply.status == 416:
             raise _Restart("the file became shorter")
@@ -531,7 +531,7 @@ class Transfer:
             raise _Restart("the file changed")
         _check_length(reply, end - begin + 1)
 
-    def _raise_for_status(self, reply: Reply) -> None:
+    def _raise_for_status(self, reply: Response) -> None:
         if reply.status in (200, 206):
             encoding = reply.headers.get("content-encoding", "identity").lower()
             if encoding not in ("", "identity"):
@@ -617,7 +617,7 @@ class Transfer:
 class _Streams:
     """The connections of one round, each in its own thread; the thread that waits adapts their number."""
 
-    def __init__(self, transfer: Transfer, reply: Reply, part: Part) -> None:
+    def __init__(self, transfer: Transfer, reply: Response, part: Range) -> None:
         self._transfer = transfer
         self._plan = transfer._plan
         self._limits = transfer._limits
@@ -632,7 +632,7 @@ class _Streams:
 
     def run(self) -> None:
         """Return when every byte has come, raise what stopped it otherwise."""
-        pace = Pace(self._plan.received, time.monotonic())
+        pace = ConnectionScaler(self._plan.received, time.monotonic())
         self._start(*self._first)
         try:
             while True:
@@ -662,7 +662,7 @@ class _Streams:
         for worker in workers:
             worker.join(5.0)
 
-    def _start(self, reply: Reply | None = None, part: Part | None = None) -> None:
+    def _start(self, reply: Response | None = None, part: Range | None = None) -> None:
         context = copy_context()
         worker = threading.Thread(
             target=lambda: context.run(self._work, reply, part), name="video-download", daemon=True
@@ -672,7 +672,7 @@ class _Streams:
             self._transfer.most_connections = max(self._transfer.most_connections, len(self._workers))
         worker.start()
 
-    def _adapt(self, pace: Pace) -> None:
+    def _adapt(self, pace: ConnectionScaler) -> None:
         if not self._transfer.can_resume or self._plan.total is None:
             return
         received = self._plan.received
@@ -686,7 +686,7 @@ class _Streams:
         for _ in range(missing):
             self._start()
 
-    def _work(self, reply: Reply | None, part: Part | None) -> None:
+    def _work(self, reply: Response | None, part: Range | None) -> None:
         failures = 0
         try:
             while not self._stop.is_set():
@@ -751,7 +751,7 @@ class _Streams:
         self._stop.wait(pause)
         return True
 
-    def _drain(self, reply: Reply, part: Part) -> None:
+    def _drain(self, reply: Response, part: Range) -> None:
         """Write the body of *reply* to its place, up to the end of *part*, which may come nearer."""
         patience = self._limits.stall_timeout
         mark, marked = time.monotonic(), part.position
@@ -777,7 +777,7 @@ class _Streams:
             raise httpcore.RemoteProtocolError("the answer ended before its announced end")
 
 
-class Pace:
+class ConnectionScaler:
     """How many connections are worth having. Pure: it is told the time and the bytes.
 
     The number is doubled as long as the rate grew by a tenth with the last doubling and the rest would take
@@ -828,7 +828,7 @@ def say(fault: Exception) -> str:
     return names.get(type(fault)) or excerpt(str(fault)) or type(fault).__name__
 
 
-def _content_range(reply: Reply) -> tuple[int, int, int | None]:
+def _content_range(reply: Response) -> tuple[int, int, int | None]:
     hit = _CONTENT_RANGE.fullmatch(reply.headers.get("content-range", "").strip())
     if hit is None:
         raise _Restart("the server answered 206 without a readable Content-Range", ranges_lie=True)
@@ -836,7 +836,7 @@ def _content_range(reply: Reply) -> tuple[int, int, int | None]:
     return int(begin), int(end), None if total == "*" else int(total)
 
 
-def _check_length(reply: Reply, expected: int | None) -> None:
+def _check_length(reply: Response, expected: int | None) -> None:
     told = reply.headers.get("content-length")
     if told is not None and not told.isdigit():
         raise _Restart("the server sent an unreadable Content-Length", ranges_lie=True)

@@ -114,15 +114,15 @@ def tls(certificate: Path) -> ssl.SSLContext:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open several connections even for small and fast files, and upload them in parts while they come."""
-    from airflow_video_provider.media import guard, parts, source, upload
+    from airflow_video_provider.media import guard, ranges, source, upload
 
     for name in ("EARLY", "WORTH_IT"):
         monkeypatch.setattr(upload, name, 0)
     monkeypatch.setattr(upload, "PART", 100_000)
-    monkeypatch.setattr(parts, "MIN_PART", 64 * 1024)
+    monkeypatch.setattr(ranges, "MIN_PART", 64 * 1024)
     monkeypatch.setattr(source, "MIN_PART", 64 * 1024)
     monkeypatch.setattr(source, "WORTH_SHARING", 128 * 1024)
-    monkeypatch.setattr(source.Pace, "FIRST_WINDOW", 0.0)
-    monkeypatch.setattr(source.Pace, "WORTH", 0.0)
+    monkeypatch.setattr(source.ConnectionScaler, "FIRST_WINDOW", 0.0)
+    monkeypatch.setattr(source.ConnectionScaler, "WORTH", 0.0)
     monkeypatch.setattr(source.Transfer, "TICK", 0.001)
     monkeypatch.setattr(guard, "READ_SIZE", 16 * 1024)

@@ -10,7 +10,7 @@ import pytest
 from airflow_video_provider import media
 from airflow_video_provider.media import BadDestination, BadURL, LinkExpired, Progress, download
 from airflow_video_provider.media.engine import announced_digest, link_in_json
-from airflow_video_provider.media.inspect import describe, sniff
+from airflow_video_provider.media.probe import describe, sniff
 from airflow_video_provider.media.progress import LogProgress, Meter
 
 

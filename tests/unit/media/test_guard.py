@@ -6,8 +6,8 @@ import pytest
 
 from airflow_video_provider.media import BadDestination, BadURL, printable
 from airflow_video_provider.media.errors import excerpt
-from airflow_video_provider.media.fetch import Link, retry_after
 from airflow_video_provider.media.guard import AddressGuard, is_public
+from airflow_video_provider.media.http import Url, retry_after
 
 
 class TestPublicAddresses:
@@ -91,7 +91,7 @@ class TestLinks:
         ],
     )
     def test_are_sent_byte_for_byte(self, url: str, target: bytes) -> None:
-        assert Link.parse(url).target == target
+        assert Url.parse(url).target == target
 
     @pytest.mark.parametrize(
         "url",
@@ -113,12 +113,12 @@ class TestLinks:
     )
     def test_that_are_ambiguous_or_foreign_are_refused(self, url: str) -> None:
         with pytest.raises(BadURL):
-            Link.parse(url)
+            Url.parse(url)
 
     def test_have_one_origin_however_written(self) -> None:
         assert (
-            Link.parse("https://Host/").origin
-            == Link.parse("https://host:443/x").origin
+            Url.parse("https://Host/").origin
+            == Url.parse("https://host:443/x").origin
             == ("https", "host", 443)
         )
 

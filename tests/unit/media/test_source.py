@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_video_provider.media.fetch import Link
-from airflow_video_provider.media.parts import MIB, MIN_PART, Part, Plan
+from airflow_video_provider.media.http import Url
+from airflow_video_provider.media.ranges import MIB, MIN_PART, Range, RangePlan
 from airflow_video_provider.media.source import (
+    ConnectionScaler,
     Head,
     Limits,
-    Pace,
     Transfer,
     expiry_of,
     pause_before,
@@ -22,7 +22,7 @@ from airflow_video_provider.media.source import (
 class TestPlan:
     @given(st.integers(1, 300 * MIB), st.integers(1, 16), st.randoms(use_true_random=False))
     def test_hands_out_every_byte_once(self, total: int, connections: int, rng) -> None:
-        plan, running, fetched = Plan(total), [], []
+        plan, running, fetched = RangePlan(total), [], []
         first = plan.take(1)
         assert first is not None
         running.append(first)
@@ -54,7 +54,7 @@ class TestPlan:
         assert position == total == plan.received == plan.watermark
 
     def test_of_unknown_length_is_one_part_that_tells_it(self) -> None:
-        plan = Plan(None)
+        plan = RangePlan(None)
         part = plan.take(4)
         assert part is not None
         assert plan.take(4) is None
@@ -66,7 +66,7 @@ class TestPlan:
 class TestPace:
     def run(self, rate_of, total: int = 2**30, ceiling: int = 16) -> list[int]:
         """Levels over time, for a source whose rate depends on the number of connections."""
-        pace, now, received, levels = Pace(0, 0.0), 0.0, 0.0, [1]
+        pace, now, received, levels = ConnectionScaler(0, 0.0), 0.0, 0.0, [1]
         while received < total:
             now += 0.1
             received += rate_of(levels[-1]) * 0.1
@@ -139,12 +139,12 @@ class TestPartsThatShrink:
         class Answer:
             status = 206
             headers: ClassVar = {"content-range": "bytes 0-99/100", "etag": '"v"', "content-length": "100"}
-            link = Link.parse("http://h/v")
+            link = Url.parse("http://h/v")
 
             def close(self) -> None:
                 raise AssertionError
 
-        part = Part(0, 100)
+        part = Range(0, 100)
 
         class Asked:
             def get(self, *_: object, **__: object) -> Answer:

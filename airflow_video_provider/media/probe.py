@@ -121,7 +121,7 @@ def describe(head: bytes) -> str:
     return f"bytes of no known video format (they begin with {head[:8].hex(' ')})"
 
 
-def inspect_file(path: str, shown: str, *, check: Check = "packets") -> Facts:
+def probe_file(path: str, shown: str, *, check: Check = "packets") -> Facts:
     """Check that the file at *path* is a whole video and read what is in it.
 
     :param path: a local file.

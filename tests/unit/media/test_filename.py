@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_video_provider.media import BadDestination
-from airflow_video_provider.media.names import MAX_NAME, file_name, safe_part
+from airflow_video_provider.media.filename import MAX_NAME, file_name, safe_part
 
 IDS = st.text(max_size=300) | st.text(alphabet=string.ascii_letters + ":/._-\\ %", max_size=40)
 

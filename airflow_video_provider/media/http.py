@@ -41,7 +41,7 @@ Origin = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
-class Link:
+class Url:
     """An http(s) URL that has been looked at. ``target`` is sent exactly as the URL spelled it."""
 
     text: str
@@ -51,7 +51,7 @@ class Link:
     target: bytes
 
     @classmethod
-    def parse(cls, url: str) -> Link:
+    def parse(cls, url: str) -> Url:
         """Read *url*.
 
         :raises BadURL: it is not an absolute http(s) URL, has credentials in it, or characters that
@@ -109,10 +109,10 @@ def _ascii_host(host: str) -> str:
         raise ValueError(str(error)) from error
 
 
-class Reply:
+class Response:
     """An answer whose body is still to be read. Close it, or use it as a context manager."""
 
-    def __init__(self, response: httpcore.Response, link: Link, *, trusted: bool) -> None:
+    def __init__(self, response: httpcore.Response, link: Url, *, trusted: bool) -> None:
         self._response = response
         self.link = link
         self.trusted = trusted
@@ -159,7 +159,7 @@ class Reply:
         """Give the connection back, or drop it when the body was not read to its end."""
         self._response.close()
 
-    def __enter__(self) -> Reply:
+    def __enter__(self) -> Response:
         return self
 
     def __exit__(
@@ -171,7 +171,7 @@ class Reply:
         self.close()
 
 
-class Courier:
+class Client:
     """Ask for URLs, following redirects, with the caller's headers going to their own origin only.
 
     :param guard: judges each address before a connection to it is opened.
@@ -202,7 +202,7 @@ class Courier:
             "pool": None,
         }
 
-    def get(self, link: Link, extra: Mapping[str, str], *, trusted: bool = True) -> Reply:
+    def get(self, link: Url, extra: Mapping[str, str], *, trusted: bool = True) -> Response:
         """Send one GET and follow its redirects.
 
         :param link: where to; it may be the end of an earlier chain of redirects.
@@ -224,7 +224,7 @@ class Courier:
             here = _next_hop(here, location)
         raise RedirectRefused(f"{link} redirects more than {MAX_REDIRECTS} times; the last hop was {here}")
 
-    def _ask(self, link: Link, extra: Mapping[str, str], *, trusted: bool) -> Reply:
+    def _ask(self, link: Url, extra: Mapping[str, str], *, trusted: bool) -> Response:
         headers = {"host": link.host_header, "user-agent": USER_AGENT, "accept": "*/*"}
         if trusted:
             headers.update({name.lower(): value for name, value in self._headers.items()})
@@ -248,7 +248,7 @@ class Courier:
                     "certificate of your own authority, pass the authority's file as verify."
                 ) from None
             raise
-        return Reply(response, link, trusted=trusted)
+        return Response(response, link, trusted=trusted)
 
     def _pool(self, scheme: str) -> httpcore.ConnectionPool:
         if scheme not in self._pools:
@@ -285,9 +285,9 @@ def _tls_context(path: str) -> ssl.SSLContext:
         ) from None
 
 
-def _next_hop(here: Link, location: str) -> Link:
+def _next_hop(here: Url, location: str) -> Url:
     try:
-        there = Link.parse(urljoin(here.text, location))
+        there = Url.parse(urljoin(here.text, location))
     except (MediaError, ValueError) as error:
         raise RedirectRefused(f"{here} redirects to a place that is not followed: {error}") from None
     if here.scheme == "https" and there.scheme == "http":

@@ -15,7 +15,7 @@ MAX_PART = 32 * MIB
 
 
 @dataclass(eq=False)
-class Part:
+class Range:
     """The bytes from ``position`` up to ``end`` (exclusive; None: to the end, wherever that is)."""
 
     position: int
@@ -27,7 +27,7 @@ class Part:
         return None if self.end is None else self.end - self.position
 
 
-class Plan:
+class RangePlan:
     """All parts of one version of one file.
 
     :param total: the length of the file in bytes, None when the server did not say.
@@ -36,11 +36,11 @@ class Plan:
     def __init__(self, total: int | None) -> None:
         self.total = total
         self._frontier = 0
-        self._waiting: list[Part] = []
-        self._taken: list[Part] = []
+        self._waiting: list[Range] = []
+        self._taken: list[Range] = []
         self._lock = threading.Lock()
 
-    def take(self, connections: int) -> Part | None:
+    def take(self, connections: int) -> Range | None:
         """Return the next part for one of *connections* connections, None when nothing is left to hand out.
 
         With one connection the part is all that is left.
@@ -51,22 +51,22 @@ class Plan:
                 self._taken.append(part)
             return part
 
-    def _next(self, connections: int) -> Part | None:
+    def _next(self, connections: int) -> Range | None:
         if self._waiting:
             part = min(self._waiting, key=lambda waiting: waiting.position)
             self._waiting.remove(part)
             return part
         if self.total is None:
-            return Part(0, None) if not self._taken and self._frontier == 0 else None
+            return Range(0, None) if not self._taken and self._frontier == 0 else None
         left = self.total - self._frontier
         if left <= 0:
             return self._half_of_the_largest(connections)
         size = left if connections <= 1 else max(MIN_PART, min(MAX_PART, left // (2 * connections)))
-        part = Part(self._frontier, self._frontier + min(size, left))
+        part = Range(self._frontier, self._frontier + min(size, left))
         self._frontier += min(size, left)
         return part
 
-    def _half_of_the_largest(self, connections: int) -> Part | None:
+    def _half_of_the_largest(self, connections: int) -> Range | None:
         # The last parts of slow connections would be waited for while the others have nothing to do.
         if connections <= 1:
             return None
@@ -74,7 +74,7 @@ class Plan:
         if largest is None or largest.end is None or (largest.remaining or 0) < 4 * MIN_PART:
             return None
         middle = largest.position + (largest.end - largest.position) // 2
-        half = Part(middle, largest.end)
+        half = Range(middle, largest.end)
         largest.end = middle
         return half
 
@@ -90,14 +90,14 @@ class Plan:
             if left > keep + MIN_PART:
                 part.end = self._frontier = part.position + keep
 
-    def done(self, part: Part) -> None:
+    def done(self, part: Range) -> None:
         """Note that *part* has come whole; one of unknown length tells the file's length by that."""
         with self._lock:
             self._taken.remove(part)
             if part.end is None:
                 self.total = self._frontier = part.position
 
-    def give_back(self, part: Part) -> None:
+    def give_back(self, part: Range) -> None:
         """Put what is left of *part* back, for whoever comes next."""
         with self._lock:
             self._taken.remove(part)
