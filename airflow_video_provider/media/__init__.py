@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_video_provider.media.engine import VideoFile, download, download_many
     from airflow_video_provider.media.errors import (
         BadDestination,
         BadURL,
@@ -32,10 +31,15 @@ if TYPE_CHECKING:
         UntrustedCertificate,
         printable,
     )
+    from airflow_video_provider.media.landing import download, download_many
+    from airflow_video_provider.media.options import DownloadOptions
     from airflow_video_provider.media.progress import LogProgress, Progress, TerminalBar
+    from airflow_video_provider.media.video_file import VideoFile
 
 _HOME = {
-    "engine": ("VideoFile", "download", "download_many"),
+    "landing": ("download", "download_many"),
+    "options": ("DownloadOptions",),
+    "video_file": ("VideoFile",),
     "progress": ("LogProgress", "Progress", "TerminalBar"),
     "errors": (
         "BadDestination",
@@ -66,6 +70,7 @@ __all__ = [
     "Cancelled",
     "DamagedVideo",
     "DestinationExists",
+    "DownloadOptions",
     "DownloadTimeout",
     "LinkExpired",
     "LogProgress",

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from string import Formatter
 
+from airflow_video_provider.media.destination import Destination
 from airflow_video_provider.media.errors import BadDestination
 
 MAX_NAME = 200
 """Bytes of a whole name. Most file systems take 255, and the temporary file's name is longer."""
+
+LIKELY_EXTENSIONS = ("mp4", "webm", "mov")
+"""Those that a name is looked for under before the content, which tells the right one, has been asked for."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
@@ -75,3 +80,43 @@ def file_name(template: str, fields: Mapping[str, str]) -> str:
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
     short = stem.lstrip(".").encode()[: MAX_NAME - 20 - len(extension)].decode(errors="ignore")
     return f"{short}-{digest}{dot}{extension}"
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Which name a video gets.
+
+    :ivar destination: the directory, or with no *template* the name itself.
+    :ivar template: of the name; None to take *destination* as it is.
+    :ivar fields: values for the template.
+    :raises BadDestination: a directory without a template, or a template that cannot be filled.
+    """
+
+    destination: Destination
+    template: str | None
+    fields: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if self.template is None and self.destination.is_directory_name:
+            raise BadDestination(
+                f"{self.destination.uri} is a directory; name the file, or give file_name a template like "
+                "'{video_id}.{ext}'"
+            )
+        self.place(ext="mp4", sha256="0" * 64)
+
+    def place(self, *, ext: str = "", sha256: str = "") -> Destination:
+        """Return the final name of a video with this extension and this digest."""
+        if self.template is None:
+            return self.destination
+        return self.destination.child(file_name(self.template, {**self.fields, "ext": ext, "sha256": sha256}))
+
+    def needs(self, field: str) -> bool:
+        """Whether the name depends on this field."""
+        return self.template is not None and field in fields_of(self.template)
+
+    def likely_places(self) -> list[Destination]:
+        """Return the names that the video may get, as far as they can be told before it is fetched."""
+        if self.needs("sha256"):
+            return []
+        extensions = LIKELY_EXTENSIONS if self.needs("ext") else ("",)
+        return [self.place(ext=extension) for extension in extensions]

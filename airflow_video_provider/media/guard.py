@@ -26,9 +26,6 @@ from airflow_video_provider.media.errors import BadDestination, UnsafeAddress
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-READ_SIZE = 256 * 1024
-"""Bytes taken from a socket at a time. The 64 KiB that httpcore asks for cost a third of the speed."""
-
 TLS_RECORD = 16 * 1024
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -129,21 +126,25 @@ def _split_port(entry: str) -> tuple[str, int | None]:
 class GuardedStream(httpcore.NetworkStream):
     """An open connection that is read in large pieces.
 
-    :param opened: notes each stream, also the one that TLS makes of it, so that it can be aborted.
+    :param read_size: bytes taken at a time.
+    :param opened: receives each stream, also the one that TLS makes of it, so that it can be aborted.
     """
 
-    def __init__(self, inner: httpcore.NetworkStream, opened: Callable[[GuardedStream], None]) -> None:
+    def __init__(
+        self, inner: httpcore.NetworkStream, read_size: int, opened: Callable[[GuardedStream], None]
+    ) -> None:
         self._inner = inner
+        self._read_size = read_size
         self._opened = opened
         self._socket: socket.socket = inner.get_extra_info("socket")
         self._tls = isinstance(self._socket, ssl.SSLSocket)
-        self._buffer = bytearray(READ_SIZE) if self._tls else bytearray()
+        self._buffer = bytearray(max(read_size, TLS_RECORD)) if self._tls else bytearray()
         opened(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what there is: up to :data:`READ_SIZE`, however little *max_bytes* asks for."""
+        """Read what there is: up to ``read_size`` bytes, however little *max_bytes* asks for."""
         if not self._tls or max_bytes < TLS_RECORD:
-            return self._inner.read(max(max_bytes, READ_SIZE), timeout)
+            return self._inner.read(max(max_bytes, self._read_size), timeout)
         return self._read_records(timeout)
 
     def _read_records(self, timeout: float | None) -> bytes:
@@ -153,7 +154,7 @@ class GuardedStream(httpcore.NetworkStream):
         view = memoryview(self._buffer)
         got = len(first)
         view[:got] = first
-        while first and got <= READ_SIZE - TLS_RECORD and self._more_is_waiting():
+        while first and got <= len(self._buffer) - TLS_RECORD and self._more_is_waiting():
             try:
                 more = self._socket.recv_into(view[got:], TLS_RECORD)
             except OSError:  # what came before the fault still counts; the next read meets the fault
@@ -182,7 +183,8 @@ class GuardedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return GuardedStream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._opened)
+        inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
+        return GuardedStream(inner, self._read_size, self._opened)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
@@ -191,8 +193,9 @@ class GuardedStream(httpcore.NetworkStream):
 class GuardedBackend(httpcore.NetworkBackend):
     """Open the connections of a download, each to an address that :class:`AddressGuard` lets pass."""
 
-    def __init__(self, guard: AddressGuard) -> None:
+    def __init__(self, guard: AddressGuard, read_size: int) -> None:
         self._guard = guard
+        self._read_size = read_size
         self._tcp = httpcore.SyncBackend()
         self._open: weakref.WeakSet[GuardedStream] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -217,10 +220,10 @@ class GuardedBackend(httpcore.NetworkBackend):
                 if position == len(addresses) - 1:
                     raise
                 continue
-            return GuardedStream(inner, self._note)
+            return GuardedStream(inner, self._read_size, self._remember)
         raise httpcore.ConnectError(f"{host} has no address")
 
-    def _note(self, stream: GuardedStream) -> None:
+    def _remember(self, stream: GuardedStream) -> None:
         with self._lock:
             self._open.add(stream)
 

@@ -1,48 +1,73 @@
-"""One GET, asked safely: redirects, credentials and addresses in one place.
+"""One safe GET: redirects, credentials and addresses in one place.
 
 Built on ``httpcore``, the part of ``httpx`` that opens connections, because only there can the guard stand
 between the resolver and the socket; and because a presigned URL must be sent byte for byte, which a client
-that normalises URLs does not promise. ``httpx``'s client, which logs each URL with its signature, is not
-in the path at all.
+that normalises URLs does not promise. Only this module and :mod:`.guard` name ``httpcore``: its exceptions
+leave here as :class:`NetworkFault`.
 """
 
 from __future__ import annotations
 
 import re
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
-from airflow_video_provider.http_common import quiet_httpx
+from airflow_video_provider.http_common import DEFAULT_PORTS, format_origin, quiet_httpx, tls_context
 from airflow_video_provider.media.errors import (
     BadURL,
     MediaError,
     RedirectRefused,
     UntrustedCertificate,
+    excerpt,
     printable,
 )
 from airflow_video_provider.media.guard import AddressGuard, GuardedBackend
+from airflow_video_provider.media.options import DownloadOptions
 
-MAX_REDIRECTS = 5
-CONNECT_TIMEOUT = 15.0
-DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 USER_AGENT = "airflow-video-provider"
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_PRINTABLE_ASCII = "".join(chr(c) for c in range(0x21, 0x7F))
 
-Origin = tuple[str, str, int]
+
+class NetworkFault(Exception):
+    """A connection could not be made, stalled, or ended before its answer did.
+
+    :ivar not_connected: whether there never was a connection.
+    """
+
+    def __init__(self, reason: str, *, not_connected: bool = False) -> None:
+        super().__init__(reason)
+        self.not_connected = not_connected
+
+
+@contextmanager
+def _network_faults() -> Iterator[None]:
+    """Turn httpcore's exceptions into :class:`NetworkFault`; many of them have no text of their own."""
+    try:
+        yield
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+        texts: dict[type[Exception], str] = {
+            httpcore.ReadTimeout: "no bytes, or hardly any, came within the stall timeout",
+            httpcore.ConnectTimeout: "no connection within the connect timeout",
+            httpcore.WriteTimeout: "the request could not be sent in time",
+        }
+        reason = texts.get(type(error)) or excerpt(str(error)) or type(error).__name__
+        raise NetworkFault(reason, not_connected=isinstance(error, httpcore.ConnectError)) from error
 
 
 @dataclass(frozen=True)
 class Url:
-    """An http(s) URL that has been looked at. ``target`` is sent exactly as the URL spelled it."""
+    """An http(s) URL that has been checked. ``target`` is sent exactly as the URL spelled it."""
 
     text: str
     scheme: str
@@ -52,7 +77,7 @@ class Url:
 
     @classmethod
     def parse(cls, url: str) -> Url:
-        """Read *url*.
+        """Read *url*; white space around it is cut.
 
         :raises BadURL: it is not an absolute http(s) URL, has credentials in it, or characters that
             different readers of URLs read differently.
@@ -80,13 +105,13 @@ class Url:
             host=host,
             port=port if port is not None else DEFAULT_PORTS[parts.scheme],
             # Only what cannot stand in a request line is touched: spaces and letters beyond ASCII.
-            target=quote(target, safe="".join(chr(c) for c in range(0x21, 0x7F))).encode("ascii"),
+            target=quote(target, safe=_PRINTABLE_ASCII).encode("ascii"),
         )
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> str:
         """Scheme, host and port: what credentials belong to."""
-        return self.scheme, self.host, self.port
+        return format_origin(self.scheme, self.host, self.port)
 
     @property
     def host_header(self) -> str:
@@ -110,11 +135,16 @@ def _ascii_host(host: str) -> str:
 
 
 class Response:
-    """An answer whose body is still to be read. Close it, or use it as a context manager."""
+    """An answer whose body is still to be read. Close it, or use it as a context manager.
 
-    def __init__(self, response: httpcore.Response, link: Url, *, trusted: bool) -> None:
+    :ivar url: where it came from, after redirects.
+    :ivar trusted: whether credentials went along.
+    :ivar headers: by lower-case name.
+    """
+
+    def __init__(self, response: httpcore.Response, url: Url, *, trusted: bool) -> None:
         self._response = response
-        self.link = link
+        self.url = url
         self.trusted = trusted
         self.status = response.status
         self.headers: dict[str, str] = {}
@@ -124,33 +154,38 @@ class Response:
         self._body = response.iter_stream()
         self._ahead = b""
 
-    def peek(self, size: int, within: float = 30.0) -> bytes:
+    def peek(self, size: int, within: float) -> bytes:
         """Return the first *size* bytes of the body, fewer when it is shorter; they stay to be read.
 
         :param within: seconds after which a server that sends them one by one is given up.
-        :raises httpcore.ReadTimeout: it took longer.
+        :raises NetworkFault: the connection failed, or it took longer.
         """
         begin = time.monotonic()
-        while len(self._ahead) < size:
-            chunk = next(self._body, b"")
-            if not chunk:
-                break
-            self._ahead += chunk
-            if time.monotonic() - begin > within:
-                raise httpcore.ReadTimeout("the answer begins too slowly")
+        with _network_faults():
+            while len(self._ahead) < size:
+                chunk = next(self._body, b"")
+                if not chunk:
+                    break
+                self._ahead += chunk
+                if time.monotonic() - begin > within:
+                    raise NetworkFault("the answer begins too slowly")
         return self._ahead[:size]
 
-    def stream(self) -> Iterator[bytes]:
-        """Yield the body as it comes, as the server encoded it. To be called once."""
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body as it comes, as the server encoded it. To be called once.
+
+        :raises NetworkFault: the connection failed or stalled.
+        """
         if self._ahead:
             yield self._ahead
-        yield from self._body
+        with _network_faults():
+            yield from self._body
 
-    def read(self, limit: int) -> bytes:
-        """Read up to *limit* bytes of the body and close the reply; a broken end ends the reading."""
+    def read(self, limit: int, within: float) -> bytes:
+        """Read up to *limit* bytes of the body and close the response; a broken end ends the reading."""
         try:
-            return self.peek(limit)
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+            return self.peek(limit, within)
+        except NetworkFault:
             return self._ahead
         finally:
             self.close()
@@ -172,60 +207,63 @@ class Response:
 
 
 class Client:
-    """Ask for URLs, following redirects, with the caller's headers going to their own origin only.
+    """Send GETs, following redirects, with the caller's headers going to their own origin only.
 
     :param guard: judges each address before a connection to it is opened.
+    :param options: ``verify`` and the times.
     :param headers: headers to send to *headers_origin*, and to no other origin.
-    :param headers_origin: the scheme, host and port that may see *headers*.
-    :param verify: True, False (certificates are not checked), or the path of a file of authorities.
-    :param stall_timeout: seconds to wait for the next bytes of an answer.
+    :param headers_origin: the origin that may see *headers*; see :attr:`Url.origin`.
     """
 
     def __init__(
         self,
         *,
         guard: AddressGuard,
+        options: DownloadOptions,
         headers: Mapping[str, str] | None = None,
-        headers_origin: Origin | None = None,
-        verify: bool | str = True,
-        stall_timeout: float = 30.0,
+        headers_origin: str | None = None,
     ) -> None:
-        self._backend = GuardedBackend(guard)
+        self._backend = GuardedBackend(guard, options.read_size)
         self._pools: dict[str, httpcore.ConnectionPool] = {}
+        self._lock = threading.Lock()
+        self._options = options
         self._headers = dict(headers or {})
         self._headers_origin = headers_origin
-        self._verify = verify
         self._timeouts = {
-            "connect": min(CONNECT_TIMEOUT, stall_timeout),
-            "read": stall_timeout,
-            "write": stall_timeout,
+            "connect": min(options.connect_timeout, options.stall_timeout),
+            "read": options.stall_timeout,
+            "write": options.stall_timeout,
             "pool": None,
         }
 
-    def get(self, link: Url, extra: Mapping[str, str], *, trusted: bool = True) -> Response:
+    def get(self, url: Url, extra: Mapping[str, str], *, trusted: bool = True) -> Response:
         """Send one GET and follow its redirects.
 
-        :param link: where to; it may be the end of an earlier chain of redirects.
+        :param url: where to; it may be the end of an earlier chain of redirects.
         :param extra: headers that go along to every origin (Range, If-Range).
         :param trusted: whether credentials may be sent at all: False once a redirect has left their origin.
         :raises RedirectRefused: a redirect that is not followed.
         :raises UnsafeAddress: a host on the way is not public.
-        :raises httpcore.NetworkError: and its siblings, when the connection fails.
+        :raises UntrustedCertificate: a server's certificate does not verify.
+        :raises NetworkFault: the connection failed.
         """
-        here = link
-        for _ in range(MAX_REDIRECTS + 1):
+        here = url
+        for _ in range(self._options.max_redirects + 1):
             trusted = trusted and here.origin == self._headers_origin
-            with quiet_httpx():
-                reply = self._ask(here, extra, trusted=trusted)
-            location = reply.headers.get("location")
-            if reply.status not in REDIRECTS or not location:
-                return reply
-            reply.close()
+            with quiet_httpx(), _network_faults():
+                raw = self._send(here, extra, trusted=trusted)
+            response = Response(raw, here, trusted=trusted)
+            location = _location(raw)
+            if response.status not in REDIRECTS or not location:
+                return response
+            response.close()
             here = _next_hop(here, location)
-        raise RedirectRefused(f"{link} redirects more than {MAX_REDIRECTS} times; the last hop was {here}")
+        raise RedirectRefused(
+            f"{url} redirects more than {self._options.max_redirects} times; the last hop was {here}"
+        )
 
-    def _ask(self, link: Url, extra: Mapping[str, str], *, trusted: bool) -> Response:
-        headers = {"host": link.host_header, "user-agent": USER_AGENT, "accept": "*/*"}
+    def _send(self, url: Url, extra: Mapping[str, str], *, trusted: bool) -> httpcore.Response:
+        headers = {"host": url.host_header, "user-agent": USER_AGENT, "accept": "*/*"}
         if trusted:
             headers.update({name.lower(): value for name, value in self._headers.items()})
         headers.update({name.lower(): value for name, value in extra.items()})
@@ -234,37 +272,39 @@ class Client:
         request = httpcore.Request(
             "GET",
             httpcore.URL(
-                scheme=link.scheme.encode(), host=link.host.encode(), port=link.port, target=link.target
+                scheme=url.scheme.encode(), host=url.host.encode(), port=url.port, target=url.target
             ),
             headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
             extensions={"timeout": dict(self._timeouts)},
         )
         try:
-            response = self._pool(link.scheme).handle_request(request)
+            return self._pool(url.scheme).handle_request(request)
         except httpcore.ConnectError as error:
             if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
                 raise UntrustedCertificate(
-                    f"the certificate of {link.host} does not verify ({error}). If the host has a "
+                    f"the certificate of {url.host} does not verify ({error}). If the host has a "
                     "certificate of your own authority, pass the authority's file as verify."
                 ) from None
             raise
-        return Response(response, link, trusted=trusted)
 
     def _pool(self, scheme: str) -> httpcore.ConnectionPool:
-        if scheme not in self._pools:
-            context = None
-            if scheme == "https":  # some 20 ms, so only when it is needed
-                import httpx
+        with self._lock:
+            if scheme not in self._pools:
+                self._pools[scheme] = httpcore.ConnectionPool(
+                    ssl_context=self._tls() if scheme == "https" else None,
+                    max_connections=None,
+                    keepalive_expiry=30.0,
+                    network_backend=self._backend,
+                )
+            return self._pools[scheme]
 
-                context = _tls_context(self._verify) if isinstance(self._verify, str) else None
-                context = context or httpx.create_ssl_context(verify=self._verify)
-            self._pools[scheme] = httpcore.ConnectionPool(
-                ssl_context=context,
-                max_connections=None,
-                keepalive_expiry=30.0,
-                network_backend=self._backend,
-            )
-        return self._pools[scheme]
+    def _tls(self) -> ssl.SSLContext:
+        try:
+            return tls_context(self._options.verify)
+        except OSError as error:
+            raise UntrustedCertificate(
+                f"verify: the file of authorities {self._options.verify} cannot be read ({error})"
+            ) from None
 
     def abort(self) -> None:
         """Break every open connection, also those that another thread is reading; new ones may be opened."""
@@ -276,13 +316,13 @@ class Client:
             pool.close()
 
 
-def _tls_context(path: str) -> ssl.SSLContext:
+def _location(response: httpcore.Response) -> str | None:
+    """The Location header as a URL: raw bytes beyond ASCII are percent-encoded, as browsers do."""
+    raw = next((value for name, value in response.headers if name.lower() == b"location"), b"").strip()
     try:
-        return ssl.create_default_context(cafile=path)
-    except OSError as error:
-        raise UntrustedCertificate(
-            f"verify: the file of authorities {path} cannot be read ({error})"
-        ) from None
+        return raw.decode("utf-8") or None
+    except UnicodeDecodeError:
+        return quote(raw.decode("latin-1"), safe=_PRINTABLE_ASCII + " ", encoding="latin-1")
 
 
 def _next_hop(here: Url, location: str) -> Url:
@@ -293,17 +333,3 @@ def _next_hop(here: Url, location: str) -> Url:
     if here.scheme == "https" and there.scheme == "http":
         raise RedirectRefused(f"{here} redirects from https to http ({there}); that is not followed")
     return there
-
-
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Read ``Retry-After`` as seconds from *now* (epoch seconds): a number or an HTTP date, else None."""
-    text = headers.get("retry-after", "").strip()
-    if not text:
-        return None
-    if text.isdigit():
-        return float(text)
-    try:
-        then = parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError):
-        return None
-    return max(0.0, then - (time.time() if now is None else now))

@@ -11,14 +11,13 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_video_provider.media.errors import DamagedVideo, NotAVideo, excerpt
+from airflow_video_provider.media.options import Check
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-
-Check = Literal["structure", "packets", "frames"]
 
 
 @dataclass(frozen=True)

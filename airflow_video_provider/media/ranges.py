@@ -1,6 +1,6 @@
-"""Who fetches which bytes: the plan that the connections of a download share. No IO here.
+"""Who fetches which bytes, and how many connections are worth having. Pure: no I/O, and the time is told.
 
-Parts are handed out from the front, so that the digest, which can only be taken in order, follows closely
+Ranges are handed out from the front, so that the digest, which can only be taken in order, follows closely
 behind; they get smaller towards the end, so that all connections finish at about the same time.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-MIB = 1 << 20
-MIN_PART = 1 * MIB
-MAX_PART = 32 * MIB
+from airflow_video_provider.media.options import DownloadOptions
 
 
 @dataclass(eq=False)
@@ -28,22 +26,24 @@ class Range:
 
 
 class RangePlan:
-    """All parts of one version of one file.
+    """All ranges of one version of one file. It may be used from several threads.
 
     :param total: the length of the file in bytes, None when the server did not say.
+    :param options: the sizes of ranges.
     """
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, options: DownloadOptions) -> None:
         self.total = total
+        self._options = options
         self._frontier = 0
         self._waiting: list[Range] = []
         self._taken: list[Range] = []
         self._lock = threading.Lock()
 
     def take(self, connections: int) -> Range | None:
-        """Return the next part for one of *connections* connections, None when nothing is left to hand out.
+        """Return the next range for one of *connections* connections, None when none is left to hand out.
 
-        With one connection the part is all that is left.
+        With one connection the range is all that is left.
         """
         with self._lock:
             part = self._next(connections)
@@ -61,17 +61,20 @@ class RangePlan:
         left = self.total - self._frontier
         if left <= 0:
             return self._half_of_the_largest(connections)
-        size = left if connections <= 1 else max(MIN_PART, min(MAX_PART, left // (2 * connections)))
+        size = left if connections <= 1 else self._share(left, connections)
         part = Range(self._frontier, self._frontier + min(size, left))
         self._frontier += min(size, left)
         return part
 
+    def _share(self, left: int, connections: int) -> int:
+        return max(self._options.min_range, min(self._options.max_range, left // (2 * connections)))
+
     def _half_of_the_largest(self, connections: int) -> Range | None:
-        # The last parts of slow connections would be waited for while the others have nothing to do.
+        # The last ranges of slow connections would be waited for while the others have nothing to do.
         if connections <= 1:
             return None
         largest = max(self._taken, key=lambda part: part.remaining or 0, default=None)
-        if largest is None or largest.end is None or (largest.remaining or 0) < 4 * MIN_PART:
+        if largest is None or largest.end is None or (largest.remaining or 0) < 4 * self._options.min_range:
             return None
         middle = largest.position + (largest.end - largest.position) // 2
         half = Range(middle, largest.end)
@@ -79,15 +82,15 @@ class RangePlan:
         return half
 
     def share_out(self, connections: int) -> None:
-        """Shorten the part that one connection had for itself, so that others find something to take."""
+        """Shorten the range that one connection had for itself, so that others find something to take."""
         with self._lock:
             part = next((part for part in self._taken if part.end == self._frontier), None)
             if part is None or part.end is None:
                 return
             left = part.end - part.position
-            # Its connection writes on meanwhile, but never as much as the smallest part at once.
-            keep = max(2 * MIN_PART, min(MAX_PART, left // (2 * connections)))
-            if left > keep + MIN_PART:
+            # Its connection writes on meanwhile, but never as much as the smallest range at once.
+            keep = max(2 * self._options.min_range, self._share(left, connections))
+            if left > keep + self._options.min_range:
                 part.end = self._frontier = part.position + keep
 
     def done(self, part: Range) -> None:
@@ -123,7 +126,47 @@ class RangePlan:
     def received(self) -> int:
         """How many bytes have come."""
         with self._lock:
-            open_parts = [*self._taken, *self._waiting]
+            open_ranges = [*self._taken, *self._waiting]
             if self.total is None:
-                return sum(part.position for part in open_parts)
-            return self._frontier - sum(part.remaining or 0 for part in open_parts)
+                return sum(part.position for part in open_ranges)
+            return self._frontier - sum(part.remaining or 0 for part in open_ranges)
+
+
+class ConnectionScaler:
+    """How many connections are worth having.
+
+    The number is doubled as long as the rate grew by a tenth with the last doubling and the rest would take
+    longer than opening connections costs. A doubling that brought nothing is forgiven once, as the first
+    bytes of a throttled connection often come in a burst; the second time it is taken back.
+
+    :param options: the windows and thresholds.
+    :param received: bytes that have come already.
+    :param now: the time in seconds of any clock, the same as later.
+    """
+
+    def __init__(self, options: DownloadOptions, received: int, now: float) -> None:
+        self._options = options
+        self._level = 1
+        self._mark, self._marked = now, received
+        self._rate_before = 0.0
+        self._in_vain = 0
+
+    def connections(self, *, now: float, received: int, total: int, ceiling: int) -> int:
+        """Return how many connections there should be now, at most *ceiling*."""
+        options = self._options
+        self._level = min(self._level, ceiling)
+        elapsed, left = now - self._mark, total - received
+        window = options.window if self._rate_before else options.first_window
+        if elapsed < window or left < options.share_from or self._in_vain >= 2:
+            return self._level
+        rate = (received - self._marked) / elapsed
+        if self._level > 1 and rate < 1.1 * self._rate_before:
+            self._in_vain += 1
+            if self._in_vain >= 2:
+                self._level = max(1, self._level // 2)
+                return self._level
+        if rate and left / rate < options.worth:
+            return self._level
+        self._level = max(1, min(self._level * 2, ceiling, left // options.min_range))
+        self._rate_before, self._mark, self._marked = rate or 1.0, now, received
+        return self._level

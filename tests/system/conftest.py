@@ -7,6 +7,7 @@ import itertools
 import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,30 @@ from tests.system.stores import LocalStore, S3Store, Store
 _numbers = itertools.count()
 
 
-@pytest.fixture
-def s3_client(s3_server: S3Server) -> Any:
-    from botocore.session import get_session
+def boto3_client(server: S3Server, endpoint: str, **config: Any) -> Any:
+    import boto3
+    from botocore.config import Config
 
-    return get_session().create_client(
+    return boto3.session.Session().client(
         "s3",
         region_name="us-east-1",
-        endpoint_url=s3_server.endpoint,
-        aws_access_key_id=s3_server.access_key,
-        aws_secret_access_key=s3_server.secret_key,
+        endpoint_url=endpoint,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        config=Config(retries={"total_max_attempts": 2, "mode": "standard"}, **config),
     )
+
+
+@pytest.fixture
+def s3_client(s3_server: S3Server) -> Any:
+    return boto3_client(s3_server, s3_server.endpoint)
 
 
 @pytest.fixture
 def s3_store(s3_server: S3Server, s3_client: Any, tmp_path: Path) -> Callable[..., S3Store]:
     """A prefix of its own in the bucket; `endpoint` puts something between the client and the server."""
 
-    def make(endpoint: str | None = None) -> S3Store:
+    def make(endpoint: str | None = None, *, client: str = "boto3") -> S3Store:
         from upath import UPath
 
         prefix, temp = f"case-{next(_numbers)}", tmp_path / "temp"
@@ -50,6 +57,7 @@ def s3_store(s3_server: S3Server, s3_client: Any, tmp_path: Path) -> Callable[..
                 skip_instance_cache=True,
             ),
             temp=temp,
+            s3_client=boto3_client(s3_server, endpoint or s3_server.endpoint) if client == "boto3" else None,
             client=s3_client,
             bucket="videos",
             prefix=prefix,
@@ -64,6 +72,12 @@ def local_store(tmp_path: Path) -> LocalStore:
     root.mkdir()
     temp.mkdir()
     return LocalStore(directory=root.as_uri(), temp=temp, root=root)
+
+
+@pytest.fixture(params=["boto3", "s3fs"])
+def s3_by(request: pytest.FixtureRequest, s3_store: Callable[..., S3Store]) -> Callable[..., S3Store]:
+    """The same, through each of the two clients that files are put into S3 with."""
+    return partial(s3_store, client=request.param)
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -109,20 +123,3 @@ def tls(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context
-
-
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open several connections even for small and fast files, and upload them in parts while they come."""
-    from airflow_video_provider.media import guard, ranges, source, upload
-
-    for name in ("EARLY", "WORTH_IT"):
-        monkeypatch.setattr(upload, name, 0)
-    monkeypatch.setattr(upload, "PART", 100_000)
-    monkeypatch.setattr(ranges, "MIN_PART", 64 * 1024)
-    monkeypatch.setattr(source, "MIN_PART", 64 * 1024)
-    monkeypatch.setattr(source, "WORTH_SHARING", 128 * 1024)
-    monkeypatch.setattr(source.ConnectionScaler, "FIRST_WINDOW", 0.0)
-    monkeypatch.setattr(source.ConnectionScaler, "WORTH", 0.0)
-    monkeypatch.setattr(source.Transfer, "TICK", 0.001)
-    monkeypatch.setattr(guard, "READ_SIZE", 16 * 1024)

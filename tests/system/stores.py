@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airflow_video_provider.media.publish import TEMP_PREFIX
+from airflow_video_provider.media.tempfile import TEMP_PREFIX
 
 
 @dataclass
@@ -16,6 +16,7 @@ class Store:
 
     directory: Any
     temp: Path
+    s3_client: Any = field(default=None, kw_only=True)
 
     def names(self) -> list[str]:
         raise NotImplementedError
@@ -27,7 +28,7 @@ class Store:
         raise NotImplementedError
 
     def leftovers(self) -> list[str]:
-        """Whatever is there beside what has landed."""
+        """Whatever is there beside what has landed, journals of uploads included."""
         temporary = [path.name for path in self.temp.iterdir() if path.name.startswith(TEMP_PREFIX)]
         return temporary + self.unfinished()
 

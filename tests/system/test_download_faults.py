@@ -19,6 +19,7 @@ import pytest
 
 from airflow_video_provider.media import (
     DamagedVideo,
+    DownloadOptions,
     DownloadTimeout,
     LinkExpired,
     MediaError,
@@ -30,27 +31,14 @@ from airflow_video_provider.media import (
     TransferBroken,
     UnsafeAddress,
     UntrustedCertificate,
-    download,
-    source,
 )
+from tests.system.landing import CLIP, EAGER, LAST, MIDDLE, OTHER, STALLS, land
 from tests.system.misbehaving import FINE, Fault, Misbehaving, answer, cut, digest, reset, stall, trickle
 from tests.system.stores import Store, Watcher
 from tests.system.videos import h264
 
-CLIP = h264(seconds=1)
-OTHER = h264(seed=2, seconds=1)
-MIDDLE, LAST = len(CLIP) // 2, len(CLIP) - 1
 SECRET = "X-Signature-of-the-link"
 HTML = b"<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Sorry, try later</h1></body></html>"
-
-QUICK: dict[str, Any] = {
-    "allowed_hosts": ("127.0.0.1",),
-    "backoff": 0.001,
-    "attempts": 3,
-    "stall_timeout": 0.3,
-    "timeout": 30.0,
-    "progress": lambda moment: None,
-}
 
 
 def damaged(content: bytes, size: int) -> bytes:
@@ -78,10 +66,12 @@ ROWS = (
     Row("reset at the last byte", (reset(LAST),)),
     Row("reset for ever", forever=reset(0), outcome=TransferBroken, says="repeated failures"),
     Row("reset in the middle, no ETag", (reset(MIDDLE),), server={"etag": None}),
-    Row("stall", (stall(MIDDLE),)),
-    Row("stall for ever", forever=stall(1000), outcome=TransferBroken, says="stall timeout"),
-    Row("trickle", (trickle(MIDDLE),)),
-    Row("trickle for ever", forever=trickle(600), outcome=TransferBroken, says="bytes per second"),
+    Row("stall", (stall(MIDDLE),), call=STALLS),
+    Row("stall for ever", forever=stall(1000), outcome=TransferBroken, says="stall timeout", call=STALLS),
+    Row("trickle", (trickle(MIDDLE),), call=STALLS),
+    Row(
+        "trickle for ever", forever=trickle(600), outcome=TransferBroken, says="bytes per second", call=STALLS
+    ),
     Row(
         "slower than the timeout allows",
         forever=trickle(70_000),
@@ -242,35 +232,19 @@ def serve(row: Row) -> Misbehaving:
     return Misbehaving(**{"content": CLIP, "script": row.script, "forever": row.forever, **row.server})
 
 
-def land(url: str, store: Store, **more: Any) -> Any:
-    return download(
-        url,
-        store.directory,
-        **{
-            **QUICK,
-            "temp_dir": store.temp,
-            "file_name": "{video_id}.{ext}",
-            "name_fields": {"video_id": "v1"},
-            **more,
-        },
-    )
-
-
 class TestEveryFault:
     @pytest.mark.parametrize("connections", [1, 8], ids=["one", "many"])
     @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-    def test_ends_in_a_whole_file_or_a_named_error(
-        self, row: Row, connections: int, store: Store, eager: None
-    ) -> None:
+    def test_ends_in_a_whole_file_or_a_named_error(self, row: Row, connections: int, store: Store) -> None:
         with serve(row) as server, Watcher(store, "v1.mp4") as watcher:
             url = f"{server.url}?sig={SECRET}"
             if row.outcome is None:
-                landed = land(url, store, connections=connections, **row.call)
+                landed = land(url, store, connections=connections, options=EAGER, **row.call)
                 assert landed.sha256 == digest(row.lands)
                 assert store.read("v1.mp4") == row.lands
             else:
                 with pytest.raises(row.outcome) as caught:
-                    land(url, store, connections=connections, **row.call)
+                    land(url, store, connections=connections, options=EAGER, **row.call)
                 assert type(caught.value) is row.outcome
                 assert row.says in str(caught.value)
                 assert SECRET not in str(caught.value)
@@ -324,10 +298,7 @@ class TestFreshLinks:
             assert new.seen[-1].headers["range"] == "bytes=0-"
 
     @pytest.mark.parametrize("spot", [100, MIDDLE - 1], ids=["the first", "the latest"])
-    def test_other_bytes_of_the_same_length_are_begun_anew(
-        self, spot: int, store: Store, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(source, "PROOF", 1000)
+    def test_other_bytes_of_the_same_length_are_begun_anew(self, spot: int, store: Store) -> None:
         room = (MIDDLE + 8).to_bytes(4) + b"free" + bytes(MIDDLE)
         before = CLIP[:32] + room + CLIP[32:]
         after = before[:spot] + b"!" + before[spot + 1 :]
@@ -335,7 +306,8 @@ class TestFreshLinks:
             Misbehaving(before, script=(cut(MIDDLE),), forever=answer(403)) as old,
             Misbehaving(after, etag='"another"') as new,
         ):
-            landed = land(old.url, store, refresh_url=lambda: new.url, connections=1, check="structure")
+            options = DownloadOptions(proof_bytes=1000, check="structure")
+            landed = land(old.url, store, refresh_url=lambda: new.url, connections=1, options=options)
         assert landed.sha256 == digest(after)
 
     def test_a_link_that_says_it_has_expired_is_not_even_asked(self, store: Store) -> None:
@@ -449,10 +421,10 @@ class TestAddresses:
 class TestTls:
     @pytest.mark.parametrize("connections", [1, 8], ids=["one", "many"])
     def test_is_resumed_like_everything_else(
-        self, connections: int, store: Store, tls: ssl.SSLContext, certificate: Path, eager: None
+        self, connections: int, store: Store, tls: ssl.SSLContext, certificate: Path
     ) -> None:
         with Misbehaving(CLIP, script=(cut(MIDDLE), reset(1000)), tls=tls) as server:
-            landed = land(server.url, store, verify=str(certificate), connections=connections)
+            landed = land(server.url, store, verify=str(certificate), connections=connections, options=EAGER)
         assert (landed.sha256, store.leftovers()) == (digest(CLIP), [])
 
     def test_of_nobody_known_is_not_trusted(self, store: Store, tls: ssl.SSLContext) -> None:

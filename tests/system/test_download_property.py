@@ -5,13 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_video_provider.media import MediaError, download
+from tests.system.landing import CLIP, EAGER, OTHER, QUICK
 from tests.system.misbehaving import FINE, Fault, Misbehaving, answer, cut, digest, reset, stall
-from tests.system.test_download_faults import CLIP, OTHER, QUICK
 
 POSITIONS = st.integers(0, len(CLIP)) | st.sampled_from([0, 1, 511, 512, 513, len(CLIP) - 1, len(CLIP)])
 FAULTS = st.one_of(
@@ -33,11 +32,9 @@ FAULTS = st.one_of(
 )
 
 
-@pytest.mark.usefixtures("eager")
 @settings(
     max_examples=120,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
 @given(
@@ -71,6 +68,7 @@ def test_any_sequence_of_misbehaviours(
                 path,
                 connections=connections,
                 refresh_url=links[fresh],
+                options=EAGER,
                 **{**QUICK, "stall_timeout": 0.1},
             )
         except MediaError:

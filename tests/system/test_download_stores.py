@@ -9,9 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +19,24 @@ from airflow_video_provider.media import (
     DestinationExists,
     NoSpace,
     PublishFailed,
-    SourceRefused,
     download_many,
-    upload,
 )
 from scripts.services import S3Server, free_port
-from tests.system.misbehaving import Fault, Misbehaving, answer, cut, digest, reset, stall
+from tests.system.landing import CLIP, IN_PARTS, LONG, MIDDLE, OTHER, PART, PARTS, QUICK, land
+from tests.system.misbehaving import Fault, Misbehaving, answer, digest, reset, stall
 from tests.system.store_proxy import StoreProxy
 from tests.system.stores import LocalStore, S3Store, Store, Watcher
-from tests.system.test_download_faults import CLIP, MIDDLE, OTHER, QUICK, land
 from tests.system.videos import h264
-
-
-@pytest.fixture(params=[upload.EARLY, 0], ids=["complete", "still coming"])
-def small_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Upload even a small file in parts: when it is complete, and while it is still coming."""
-    monkeypatch.setattr(upload, "EARLY", request.param)
-    monkeypatch.setattr(upload, "WORTH_IT", 0)
-    monkeypatch.setattr(upload, "PART", 100_000)
 
 
 def is_part(method: str, path: str, number: int) -> bool:
     return method == "PUT" and f"partNumber={number}" in path
 
 
-LAST_PART = -(-len(CLIP) // 100_000)
-
 STORE_ROWS = {
     "store refuses": lambda method, path: 403 if method in ("PUT", "POST") else None,
     "store fails at the last part": lambda method, path: (
-        500 if is_part(method, path, LAST_PART) or (method == "PUT" and "partNumber" not in path) else None
+        500 if is_part(method, path, PARTS) or (method == "PUT" and "partNumber" not in path) else None
     ),
     "store fails at the completion": lambda method, path: (
         500
@@ -64,15 +50,15 @@ STORE_ROWS = {
 class TestEveryFaultOfTheStore:
     @pytest.mark.parametrize("row", STORE_ROWS)
     def test_is_an_error_and_leaves_nothing(
-        self, row: str, s3_server: S3Server, s3_store: Callable[..., S3Store], small_parts: None
+        self, row: str, s3_server: S3Server, s3_by: Callable[..., S3Store]
     ) -> None:
         with (
             StoreProxy(s3_server.endpoint, STORE_ROWS[row]) as proxy,
-            Misbehaving(CLIP) as server,
+            Misbehaving(LONG) as server,
         ):
-            store = s3_store(proxy.endpoint)
+            store = s3_by(proxy.endpoint)
             with Watcher(store, "v1.mp4") as watcher, pytest.raises(PublishFailed) as caught:
-                land(server.url, store, timeout=4.0)
+                land(server.url, store, timeout=4.0, options=IN_PARTS)
         assert "v1.mp4" in str(caught.value)
         assert watcher.seen == set()
         assert store.names() == store.leftovers() == []
@@ -81,124 +67,40 @@ class TestEveryFaultOfTheStore:
         text = (pytestconfig.rootpath / "docs" / "downloads.md").read_text()
         assert [row for row in STORE_ROWS if f"| {row} |" not in text] == []
 
-    def test_that_passes_is_overcome(
-        self, s3_server: S3Server, s3_store: Callable[..., S3Store], small_parts: None
-    ) -> None:
+    def test_that_passes_is_overcome(self, s3_server: S3Server, s3_by: Callable[..., S3Store]) -> None:
         failed: list[str] = []
 
         def once(method: str, path: str) -> int | None:
-            if is_part(method, path, LAST_PART) and not failed:
+            if is_part(method, path, PARTS) and not failed:
                 failed.append(path)
                 return 503
             return None
 
-        with StoreProxy(s3_server.endpoint, once) as proxy, Misbehaving(CLIP) as server:
-            store = s3_store(proxy.endpoint)
-            landed = land(server.url, store)
-        assert (landed.sha256, store.read("v1.mp4"), store.leftovers()) == (digest(CLIP), CLIP, [])
+        with StoreProxy(s3_server.endpoint, once) as proxy, Misbehaving(LONG) as server:
+            store = s3_by(proxy.endpoint)
+            landed = land(server.url, store, options=IN_PARTS)
+        assert (landed.sha256, store.read("v1.mp4"), store.leftovers()) == (digest(LONG), LONG, [])
 
-    def test_a_store_that_takes_no_signed_links_is_written_the_usual_way(
-        self, s3_server: S3Server, s3_store: Callable[..., S3Store], small_parts: None
-    ) -> None:
-        refuse = lambda method, path: 403 if "X-Amz-Signature" in path else None  # noqa: E731
-        with StoreProxy(s3_server.endpoint, refuse) as proxy, Misbehaving(CLIP) as server:
-            store = s3_store(proxy.endpoint)
-            land(server.url, store)
-        assert (store.read("v1.mp4"), store.leftovers()) == (CLIP, [])
-
-    @pytest.mark.parametrize("asked", ["HEAD", "GET"])
-    def test_a_store_that_says_nothing_to_a_question_is_given_up(
-        self, asked: str, s3_server: S3Server, s3_store: Callable[..., S3Store], eager: None
+    @pytest.mark.parametrize(("client", "asked"), [("boto3", "HEAD"), ("s3fs", "HEAD"), ("s3fs", "GET")])
+    def test_a_store_that_is_silent_when_it_is_looked_into_is_given_up(
+        self, client: str, asked: str, s3_server: S3Server, s3_store: Callable[..., S3Store]
     ) -> None:
         silent = lambda method, path: 0 if method == asked else None  # noqa: E731
-        with StoreProxy(s3_server.endpoint, silent) as proxy, Misbehaving(CLIP) as server:
-            store = s3_store(proxy.endpoint)
+        with StoreProxy(s3_server.endpoint, silent) as proxy, Misbehaving(LONG) as server:
+            store = s3_store(proxy.endpoint, client=client)
             with pytest.raises(PublishFailed, match="no answer within the timeout"):
-                land(server.url, store, timeout=1.0)
+                land(server.url, store, timeout=3.0)
         assert store.names() == []
 
     def test_a_store_that_is_not_there_is_named(self, s3_store: Callable[..., S3Store]) -> None:
         store = s3_store(f"http://127.0.0.1:{free_port()}")
-        with Misbehaving(CLIP) as server, pytest.raises(PublishFailed, match=r"v1\.mp4"):
+        with Misbehaving(LONG) as server, pytest.raises(PublishFailed, match=r"v1\.mp4"):
             land(server.url, store)
         assert store.names() == store.leftovers() == []
 
 
-class TestEarlyUploads:
-    """Large files are uploaded while they come; `eager` makes every file a large one."""
-
-    def test_begin_before_the_last_byte_has_come_and_end_after_every_check(
-        self, s3_server: S3Server, s3_store: Callable[..., S3Store], eager: None
-    ) -> None:
-        uploaded = threading.Event()
-
-        def notice(method: str, path: str) -> None:
-            if is_part(method, path, 1):
-                uploaded.set()
-
-        with StoreProxy(s3_server.endpoint, notice) as proxy, Misbehaving(CLIP) as server:
-            # The server keeps the last bytes back until the store has been asked to take the first part.
-            server.on_sent = lambda sent: sent < MIDDLE or uploaded.wait(20) or None
-            store = s3_store(proxy.endpoint)
-            landed = land(server.url, store, connections=1)
-            assert uploaded.is_set()
-            assert landed.sha256 == digest(store.read("v1.mp4") or b"")
-        assert store.leftovers() == []
-
-    @pytest.mark.parametrize("sidecar", [False, True], ids=["read anew", "by its sidecar"])
-    def test_are_found_again_with_everything_that_is_known_of_them(
-        self, sidecar: bool, s3_store: Callable[..., S3Store], eager: None
-    ) -> None:
-        """Their notes are as old as the upload's beginning and hold no digest."""
-        store = s3_store()
-        with Misbehaving(CLIP) as server:
-            landed = land(server.url, store, sidecar=sidecar)
-            asked = len(server.seen)
-            again = land(server.url, store, sidecar=sidecar)
-            assert len(server.seen) == asked
-        assert again == replace(landed, skipped=True, seconds=again.seconds)
-        assert landed.duration
-
-    def test_of_bytes_that_were_thrown_away_are_thrown_away_as_well(
-        self, s3_store: Callable[..., S3Store], eager: None
-    ) -> None:
-        store = s3_store()
-        script = (cut(MIDDLE), Fault("new_version"))
-        with Misbehaving(CLIP, script=script, next_version=OTHER) as server:
-            assert land(server.url, store, connections=1).sha256 == digest(OTHER)
-        assert (store.read("v1.mp4"), store.leftovers()) == (OTHER, [])
-
-    def test_whose_parts_are_still_on_their_way_end_with_the_download(
-        self, s3_server: S3Server, s3_store: Callable[..., S3Store], eager: None
-    ) -> None:
-        """The store takes the first part and answers never; the video's server gives up in the middle."""
-        over, taken = threading.Event(), threading.Event()
-
-        def hold(method: str, path: str) -> None:
-            if is_part(method, path, 1):
-                taken.set()
-                over.wait(60)
-
-        with (
-            StoreProxy(s3_server.endpoint, hold) as proxy,
-            Misbehaving(CLIP, script=(reset(MIDDLE),), forever=answer(451)) as server,
-        ):
-            server.on_sent = lambda sent: sent < MIDDLE or taken.wait(20) or None
-            store = s3_store(proxy.endpoint)
-            try:
-                with pytest.raises(SourceRefused, match="451"):
-                    land(server.url, store, connections=1)
-                assert not over.is_set()
-                assert not [t for t in threading.enumerate() if t.name.startswith("video-upload")]
-            finally:
-                over.set()
-        assert store.names() == store.leftovers() == []
-
-
 class TestInterrupted:
-    def test_while_uploading_leaves_nothing(
-        self, s3_server: S3Server, s3_store: Callable[..., S3Store], small_parts: None
-    ) -> None:
+    def test_while_uploading_leaves_nothing(self, s3_server: S3Server, s3_by: Callable[..., S3Store]) -> None:
         """The store says nothing more, and the task is ended from outside."""
         interrupted: list[str] = []
 
@@ -209,10 +111,10 @@ class TestInterrupted:
             os.kill(os.getpid(), signal.SIGINT)
             return 0
 
-        with StoreProxy(s3_server.endpoint, silent) as proxy, Misbehaving(CLIP) as server:
-            store = s3_store(proxy.endpoint)
+        with StoreProxy(s3_server.endpoint, silent) as proxy, Misbehaving(LONG) as server:
+            store = s3_by(proxy.endpoint)
             with pytest.raises(KeyboardInterrupt):
-                land(server.url, store)
+                land(server.url, store, options=IN_PARTS)
         assert len(interrupted) == 1
         assert store.names() == store.leftovers() == []
 
@@ -300,14 +202,23 @@ class TestManyAtATime:
 
 PROGRAM = """
 import json, sys
-from airflow_video_provider.media import download, upload
+from airflow_video_provider.media import DownloadOptions, download
 arguments = json.loads(sys.stdin.read())
-upload.WORTH_IT, upload.PART, upload.EARLY = 0, 100_000, arguments.pop("early")
-options = arguments.pop("storage", None)
-if options:
+storage = arguments.pop("storage", None)
+if storage:
     from upath import UPath
-    arguments["destination"] = UPath(arguments["destination"], **options)
-download(**arguments, progress=lambda moment: None)
+    arguments["destination"] = UPath(arguments["destination"], **storage)
+    if arguments.pop("boto3"):
+        import boto3
+        arguments["s3_client"] = boto3.session.Session().client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=storage["endpoint_url"],
+            aws_access_key_id=storage["key"],
+            aws_secret_access_key=storage["secret"],
+        )
+options = DownloadOptions(**arguments.pop("options"))
+download(**arguments, options=options, progress=lambda moment: None)
 """
 
 
@@ -323,7 +234,7 @@ class TestKilled:
     @pytest.mark.parametrize("seed", range(4))
     def test_while_downloading_leaves_nothing_after_the_next_run(self, seed: int, store: Store) -> None:
         moment = random.Random(seed).randrange(len(CLIP))  # noqa: S311
-        arguments = {**self.arguments(store), "early": 0 if seed % 2 else upload.EARLY}
+        arguments = self.arguments(store)
         # The server stops at the moment and waits for the hang-up, so the kill cannot come too late.
         with Misbehaving(CLIP, script=(stall(moment),)) as server:
             process = start({"url": server.url, **arguments})
@@ -336,10 +247,9 @@ class TestKilled:
             assert land(server.url, store).sha256 == digest(CLIP)
         assert (store.names(), store.leftovers()) == (["v1.mp4"], [])
 
-    @pytest.mark.parametrize("early", [upload.EARLY, 0], ids=["complete", "still coming"])
-    @pytest.mark.parametrize("number", range(1, LAST_PART + 1))
+    @pytest.mark.parametrize("number", range(1, PARTS + 1))
     def test_while_uploading_leaves_nothing_after_the_next_run(
-        self, number: int, early: int, s3_server: S3Server, s3_store: Callable[..., S3Store]
+        self, number: int, s3_server: S3Server, s3_by: Callable[..., S3Store]
     ) -> None:
         victims: list[subprocess.Popen[str]] = []
 
@@ -349,15 +259,15 @@ class TestKilled:
                 return 0
             return None
 
-        with StoreProxy(s3_server.endpoint, kill) as proxy, Misbehaving(CLIP) as server:
-            store = s3_store(proxy.endpoint)
-            process = start({"url": server.url, "early": early, **self.arguments(store)})
+        with StoreProxy(s3_server.endpoint, kill) as proxy, Misbehaving(LONG) as server:
+            store = s3_by(proxy.endpoint)
+            process = start({"url": server.url, **self.arguments(store)})
             victims.append(process)
             process.wait(60)
             assert victims == []
             assert store.names() == []
             assert store.unfinished() != []
-            assert land(server.url, store).sha256 == digest(CLIP)
+            assert land(server.url, store).sha256 == digest(LONG)
         assert (store.names(), store.leftovers()) == (["v1.mp4"], [])
 
     def arguments(self, store: Store) -> dict[str, Any]:
@@ -367,8 +277,10 @@ class TestKilled:
             "file_name": "{video_id}.{ext}",
             "name_fields": {"video_id": "v1"},
             "allowed_hosts": ["127.0.0.1"],
+            "options": {"upload_threshold": 2 * PART, "upload_part": PART, "block": PART},
         }
         if isinstance(store, S3Store):
+            common["boto3"] = store.s3_client is not None
             common["storage"] = {
                 k: store.directory.storage_options[k] for k in ("key", "secret", "endpoint_url")
             }
@@ -414,13 +326,13 @@ class TestDiskFull:
 MEMORY = """
 import json, resource, sys
 import httpcore, fsspec, s3fs, av
-from airflow_video_provider.media import MediaError, engine
+from airflow_video_provider.media import MediaError, download
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 arguments = json.loads(sys.stdin.read())
 before = peak()
 try:
-    engine.download(**arguments, progress=lambda moment: None)
+    download(**arguments, progress=lambda moment: None)
 except MediaError as error:
     print(type(error).__name__, file=sys.stderr)
 print(peak() - before)

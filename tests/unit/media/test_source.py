@@ -1,156 +1,164 @@
 from __future__ import annotations
 
-from typing import ClassVar
+import random
+import threading
+from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from airflow_video_provider.media import (
+    Cancelled,
+    DownloadOptions,
+    DownloadTimeout,
+    LinkExpired,
+    SourceChanged,
+    SourceRefused,
+    TransferBroken,
+)
+from airflow_video_provider.media.deadline import Deadline
 from airflow_video_provider.media.http import Url
-from airflow_video_provider.media.ranges import MIB, MIN_PART, Range, RangePlan
-from airflow_video_provider.media.source import (
-    ConnectionScaler,
-    Head,
-    Limits,
-    Transfer,
-    expiry_of,
-    pause_before,
-    validator_of,
-)
+from airflow_video_provider.media.ranges import Range
+from airflow_video_provider.media.representation import Next, Setback
+from airflow_video_provider.media.source import Source
+
+QUICK = DownloadOptions(backoff=0.0, attempts=3)
 
 
-class TestPlan:
-    @given(st.integers(1, 300 * MIB), st.integers(1, 16), st.randoms(use_true_random=False))
-    def test_hands_out_every_byte_once(self, total: int, connections: int, rng) -> None:
-        plan, running, fetched = RangePlan(total), [], []
-        first = plan.take(1)
-        assert first is not None
-        running.append(first)
-        while True:
-            if rng.random() < 0.3:
-                plan.share_out(connections)
-            while len(running) < connections and (part := plan.take(connections)) is not None:
-                running.append(part)
-            if not running:
-                break
-            part = running.pop(rng.randrange(len(running)))
-            begin = part.position
-            if rng.random() < 0.2 and part.remaining:
-                part.position += min(part.remaining, rng.randrange(1, 4 * MIN_PART))
-                plan.give_back(part)
-                again = plan.take(connections)
-                if again is not None:
-                    running.append(again)
-            else:
-                part.position = part.end
-                plan.done(part)
-            fetched.append((begin, part.position))
-            assert plan.watermark <= plan.received <= total
-        assert plan.is_complete
-        position = 0
-        for begin, end in sorted(fetched):
-            assert begin == position
-            position = end
-        assert position == total == plan.received == plan.watermark
+class Answer:
+    """As much of a response as a source looks at."""
 
-    def test_of_unknown_length_is_one_part_that_tells_it(self) -> None:
-        plan = RangePlan(None)
-        part = plan.take(4)
-        assert part is not None
-        assert plan.take(4) is None
-        part.position = 77
-        plan.done(part)
-        assert (plan.total, plan.is_complete) == (77, True)
+    trusted = True
+    headers: ClassVar = {"content-range": "bytes 0-99/100", "etag": '"v"', "content-length": "100"}
+
+    def __init__(self, status: int = 206) -> None:
+        self.status = status
+        self.url = Url.parse("http://h/v")
+        self.closed = False
+
+    def peek(self, size: int, within: float) -> bytes:
+        return b""
+
+    def read(self, limit: int, within: float) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        self.closed = True
 
 
-class TestPace:
-    def run(self, rate_of, total: int = 2**30, ceiling: int = 16) -> list[int]:
-        """Levels over time, for a source whose rate depends on the number of connections."""
-        pace, now, received, levels = ConnectionScaler(0, 0.0), 0.0, 0.0, [1]
-        while received < total:
-            now += 0.1
-            received += rate_of(levels[-1]) * 0.1
-            levels.append(pace.connections(now=now, received=int(received), total=total, ceiling=ceiling))
-        return levels
+class Server:
+    """A client whose answers are given; it notes what it is asked."""
 
-    def test_adds_connections_while_each_brings_its_own_rate(self) -> None:
-        assert max(self.run(lambda n: n * 20e6)) == 16
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.asked: list[str] = []
 
-    def test_takes_back_what_brings_nothing(self) -> None:
-        levels = self.run(lambda n: 50e6)
-        assert max(levels) <= 4
-        assert levels[-1] <= 2
+    def get(self, url: Url, extra: Any, *, trusted: bool = True) -> Any:
+        self.asked.append(url.text)
+        return Answer(self.statuses.pop(0) if self.statuses else 206)
 
-    def test_leaves_a_fast_source_alone(self) -> None:
-        assert max(self.run(lambda n: 2e9)) == 1
-
-    def test_keeps_to_the_ceiling(self) -> None:
-        assert max(self.run(lambda n: n * 5e6, ceiling=3)) == 3
+    def abort(self) -> None:
+        pass
 
 
-@pytest.mark.parametrize(
-    ("url", "expires"),
-    [
-        ("https://h/x?X-Amz-Date=19700101T000100Z&X-Amz-Expires=40&X-Amz-Signature=s", 100.0),
-        ("https://h/x?X-Goog-Date=19700101T000100Z&X-Goog-Expires=40", 100.0),
-        ("https://h/x?se=1970-01-01T00%3A01%3A40Z&sig=s", 100.0),
-        ("https://h/x?Expires=1700000000&Signature=s", 1_700_000_000.0),
-        ("https://h/x?e=1700000000", 1_700_000_000.0),
-        ("https://h/x?e=5&exp=soon&se=never&sig=1", None),
-        ("https://h/x", None),
-    ],
-)
-def test_a_visible_expiry_is_read(url: str, expires: float | None) -> None:
-    assert expiry_of(url) == expires
+def source(server: Any, fresh: Any = None, options: DownloadOptions = QUICK, **more: Any) -> Source:
+    return Source(
+        server,
+        "http://h/old",
+        options=options,
+        deadline=more.get("deadline", Deadline()),
+        cancel=more.get("cancel", threading.Event()),
+        fresh_url=fresh,
+    )
 
 
-@pytest.mark.parametrize(
-    ("headers", "validator"),
-    [
-        ({"etag": '"abc"'}, '"abc"'),
-        ({"etag": 'W/"abc"'}, None),
-        ({"etag": "abc"}, None),
-        (
-            {"last-modified": "Thu, 01 Jan 1970 00:00:00 GMT", "date": "Thu, 01 Jan 1970 00:02:00 GMT"},
-            "Thu, 01 Jan 1970 00:00:00 GMT",
-        ),
-        ({"last-modified": "Thu, 01 Jan 1970 00:01:59 GMT", "date": "Thu, 01 Jan 1970 00:02:00 GMT"}, None),
-        ({"last-modified": "Thu, 01 Jan 1970 00:00:00 GMT"}, None),
-        ({}, None),
-    ],
-)
-def test_only_what_names_the_very_bytes_is_a_validator(
-    headers: dict[str, str], validator: str | None
-) -> None:
-    assert validator_of(headers) == validator
+class TestOpening:
+    @pytest.mark.parametrize("status", [202, 400, 409, 425, 429, 502])
+    def test_is_repeated_while_the_server_may_think_better_of_it(
+        self, status: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Answer, "read", lambda *_: b"the video is not ready")
+        server = Server(status, status)
+        assert source(server).open().status == 206
+        assert len(server.asked) == 3
+
+    def test_outlasts_half_a_minute_of_failures_by_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(random, "uniform", lambda low, high: low)
+        with_pauses = source(Server(), options=DownloadOptions())
+        failed = Setback(Next.LATER, "502")
+        pauses = [with_pauses.pause_after(failed, failures) for failures in range(1, 9)]
+        assert pauses[-1] is None
+        assert sum(pause or 0.0 for pause in pauses) > 30.0
+
+    def test_gives_up_with_the_last_answer(self) -> None:
+        with pytest.raises(SourceRefused, match="HTTP 503"):
+            source(Server(503, 503, 503)).open()
+
+    def test_waits_as_long_as_the_server_asks_but_not_beyond_the_deadline(self) -> None:
+        asked = Setback(Next.LATER, "busy", retry_after=50.0)
+        assert source(Server()).pause_after(asked, 1) == 50.0
+        assert source(Server(), deadline=Deadline.after(20.0)).pause_after(asked, 1) is None
+
+    def test_ends_when_the_caller_wants_no_more(self) -> None:
+        cancel = threading.Event()
+        cancel.set()
+        with pytest.raises(Cancelled):
+            source(Server(), cancel=cancel).open()
+
+    def test_ends_when_the_deadline_has_passed(self) -> None:
+        with pytest.raises(DownloadTimeout, match="timeout of 1 s"):
+            source(Server(), deadline=Deadline(at=0.0, timeout=1.0)).open()
 
 
-def test_pauses_grow_and_follow_what_the_server_asks() -> None:
-    assert pause_before(1, 1.0) < 1.3
-    assert 6.0 <= pause_before(4, 1.0) <= 10.0
-    assert pause_before(20, 1.0) <= 37.5
-    assert pause_before(1, 1.0, asked=50.0) == 50.0
+class TestARefusedLink:
+    def test_is_replaced_by_a_fresh_one(self) -> None:
+        server = Server(403)
+        source(server, lambda: "http://h/new").open()
+        assert server.asked == ["http://h/old", "http://h/new"]
+
+    def test_without_a_fresh_one_is_the_end(self) -> None:
+        with pytest.raises(LinkExpired, match="HTTP 410"):
+            source(Server(410)).open()
+
+    def test_that_is_not_there_yet_is_asked_for_again(self) -> None:
+        """A gateway says that a task is done a moment before its own route has the file."""
+        server = Server(404, 404)
+        source(server, lambda: "http://h/old").open()
+        assert server.asked == ["http://h/old"] * 3
+
+    def test_that_never_comes_to_be_there_is_the_end(self) -> None:
+        with pytest.raises(LinkExpired, match="HTTP 404"):
+            source(Server(404, 404, 404, 404)).open()
+
+    def test_is_replaced_at_most_so_often_without_progress(self) -> None:
+        links = iter(range(99))
+        with pytest.raises(LinkExpired, match="HTTP 403"):
+            source(Server(*[403] * 9), lambda: f"http://h/{next(links)}").open()
+        assert next(links) == QUICK.max_refreshes
 
 
-class TestPartsThatShrink:
-    """Another connection takes over the end of a part while the answer to its request is on its way."""
+class TestBeginningAnew:
+    @pytest.mark.parametrize(("lost", "error"), [(True, TransferBroken), (False, SourceChanged)])
+    def test_is_done_so_often_and_no_more(self, lost: bool, error: type[Exception]) -> None:
+        opened = source(Server())
+        setback = Setback(Next.ANEW, "the file changed", lost=lost)
+        for _ in range(QUICK.attempts - 1):
+            opened.get_over(setback)
+        with pytest.raises(error, match=r"begun 3 times.*the file changed"):
+            opened.get_over(setback)
 
-    def test_are_no_reason_to_begin_anew(self) -> None:
-        class Answer:
-            status = 206
-            headers: ClassVar = {"content-range": "bytes 0-99/100", "etag": '"v"', "content-length": "100"}
-            link = Url.parse("http://h/v")
 
-            def close(self) -> None:
-                raise AssertionError
+class TestARangeThatShrinks:
+    """Another connection takes over the end of a range while the answer to its request is on its way."""
 
+    def test_is_no_reason_to_begin_anew(self) -> None:
         part = Range(0, 100)
 
-        class Asked:
-            def get(self, *_: object, **__: object) -> Answer:
+        class Shrinking(Server):
+            def get(self, url: Url, extra: Any, *, trusted: bool = True) -> Any:
                 part.end = 50
-                return Answer()
+                return super().get(url, extra, trusted=trusted)
 
-        transfer = Transfer(Asked(), "http://h/v", 0, limits=Limits())
-        transfer._head = Head(Answer.link, 100, '"v"', None, Answer.headers)
-        assert transfer.ask_for(part) is not None
+        opened = source(Shrinking())
+        opened.open()
+        part.end = 100
+        assert isinstance(opened.ask_range(part), Answer)

@@ -1,0 +1,175 @@
+"""Call a store with a timeout, and read what it raises."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from airflow_video_provider.media.deadline import Deadline
+from airflow_video_provider.media.errors import Cancelled, MediaError, PublishFailed, excerpt
+
+T = TypeVar("T")
+
+CANCEL_TIMEOUT = 10.0
+"""Seconds that a cancelled call of an asynchronous file system gets to end."""
+LEAST_TIMEOUT = 0.1
+CANCEL_POLL = 0.5
+
+REFUSED = frozenset({400, 401, 403, 404})
+"""Statuses by which a store says that it will not do it another time either."""
+NO_TRAILING_CHECKSUMS = ("MissingContentLength", "NotImplemented", "XAmzContentSHA256Mismatch")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a store is waited for.
+
+    :ivar deadline: of the whole download.
+    :ivar cancel: ends the waiting when it is set.
+    """
+
+    deadline: Deadline
+    cancel: threading.Event
+
+    def seconds(self, longest: float | None = None) -> float | None:
+        """Seconds that a call may take: *longest*, else what is left, a tenth of one when nothing is."""
+        if longest is not None or self.deadline.left is None:
+            return longest
+        return max(LEAST_TIMEOUT, self.deadline.left)
+
+    def wait(self, future: Future[T], longest: float | None = None) -> T:
+        """Wait for *future*.
+
+        :param longest: seconds in place of the deadline, for what only tidies up.
+
+        :raises TimeoutError: it took too long.
+        :raises Cancelled: the caller wants no more.
+        """
+        over = threading.Event()
+        future.add_done_callback(lambda _: over.set())
+        give_up = Deadline.after(self.seconds(longest))
+        while not over.wait(give_up.cap(CANCEL_POLL)):
+            if self.cancel.is_set() and longest is None:
+                raise Cancelled("stopped by the caller while the store was at work")
+            if give_up.passed:
+                raise TimeoutError("no answer within the timeout")
+        return future.result()
+
+    def call(self, fs: Any, method: str, /, *args: Any, longest: float | None = None, **kwargs: Any) -> Any:
+        """Call a method of an fsspec file system with a timeout.
+
+        An asynchronous file system's call is cancelled then; any other is left to its thread.
+
+        :param longest: see :meth:`wait`.
+        :raises TimeoutError: the time was over.
+        """
+        if getattr(fs, "async_impl", False):
+            return self.run(fs, getattr(fs, f"_{method}"), *args, longest=longest, **kwargs)
+        return self.in_thread(getattr(fs, method), *args, longest=longest, **kwargs)
+
+    def run(
+        self, fs: Any, work: Callable[..., Any], *args: Any, longest: float | None = None, **kwargs: Any
+    ) -> Any:
+        """Run a coroutine function in the loop of *fs*; it has ended or was cancelled when this returns."""
+        ended = threading.Event()
+
+        async def until_ended() -> Any:
+            try:
+                return await work(*args, **kwargs)
+            finally:
+                ended.set()
+
+        running = asyncio.run_coroutine_threadsafe(until_ended(), fs.loop)
+        try:
+            return self.wait(running, longest)
+        finally:
+            if not running.done():
+                running.cancel()
+                ended.wait(CANCEL_TIMEOUT)
+
+    def in_thread(self, work: Callable[..., T], *args: Any, longest: float | None = None, **kwargs: Any) -> T:
+        """Run blocking *work* in a thread of its own and wait for it."""
+        return self.wait(start(work, *args, **kwargs), longest)
+
+
+def start(work: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+    """Run *work* in a daemon thread: one that hangs must not keep the process from ending."""
+    future: Future[T] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(work, *args, **kwargs))
+        except BaseException as error:  # whoever waits for the future raises it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="video-store", daemon=True).start()
+    return future
+
+
+def store_error(uri: str, error: Exception) -> MediaError:
+    """Turn what a store raised into one of ours, with the cure where there is a known one."""
+    if isinstance(error, MediaError):
+        return error
+    said = excerpt(str(error), 300) or type(error).__name__
+    cure = ""
+    if any(code in _texts(error) for code in NO_TRAILING_CHECKSUMS):
+        cure = (
+            " This S3-compatible store may not take the checksums that boto3 sends by default; set"
+            " request_checksum_calculation to when_required: in an Airflow connection's extra as"
+            ' {"config_kwargs": {"request_checksum_calculation": "when_required"}}, elsewhere as'
+            " AWS_REQUEST_CHECKSUM_CALCULATION=when_required."
+        )
+    failed = PublishFailed(
+        f"{uri}: the destination failed: {type(error).__name__}: {said.rstrip('.')}. Nothing is visible "
+        f"under the final name.{cure}"
+    )
+    status = status_of(error)
+    if status is not None:
+        failed.retryable = status not in REFUSED
+    else:  # gcsfs has an OSError for a 403
+        failed.retryable = not (
+            isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError)
+            or str(error).startswith("Forbidden")
+        )
+    return failed
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """The HTTP status in what a store's client raised, or in what that was made of.
+
+    botocore, Azure and gcsfs each have their own place for it; s3fs keeps botocore's error as the cause.
+    """
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        else:
+            status = getattr(error, "status_code", getattr(error, "code", None))
+        if isinstance(status, int):
+            return status
+        error = error.__cause__
+    return None
+
+
+def is_taken(error: Exception) -> bool:
+    """Whether a store refused an exclusive write because something lies under the name."""
+    return (
+        isinstance(error, FileExistsError)
+        or status_of(error) == 412
+        or "ConditionalRequestConflict" in str(error)
+    )
+
+
+def _texts(error: BaseException | None) -> str:
+    """What an error says, and the error that it was made of: s3fs keeps botocore's code in that one."""
+    texts = []
+    while error is not None:
+        texts.append(f"{error} {error.args}")
+        error = error.__cause__ or error.__context__
+    return " ".join(texts)

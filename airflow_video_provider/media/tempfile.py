@@ -1,0 +1,134 @@
+"""The local file that bytes are gathered in, and what a killed process left of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from airflow_video_provider.media.errors import BadDestination, MediaError, NoSpace
+
+TEMP_PREFIX = ".video-download-"
+TEMP_SUFFIX = ".part"
+JOURNAL_SUFFIX = ".uploads"
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class TempFile:
+    """A temporary file that is gone when its ``with`` block ends, or at the next start of a killed process.
+
+    The file is locked while its process lives, so that :func:`sweep` can tell a leftover from another
+    download's file without guessing by age.
+
+    :param directory: where it lies; made when missing.
+    :raises BadDestination: it cannot be made there.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.path, self.fd = self._create()
+        except OSError as error:
+            raise BadDestination(
+                f"no temporary file can be made in {self.directory}: {error.strerror or error}"
+            ) from error
+
+    def _create(self) -> tuple[Path, int]:
+        while True:
+            path = self.directory / f"{TEMP_PREFIX}{secrets.token_hex(8)}{TEMP_SUFFIX}"
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            with contextlib.suppress(OSError):  # some network mounts know no locks
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                if os.path.samestat(os.stat(path), os.fstat(fd)):
+                    return path, fd
+            except FileNotFoundError:
+                pass
+            os.close(fd)  # a sweep came between creating and locking
+
+    @property
+    def size(self) -> int:
+        """The length in bytes."""
+        return os.fstat(self.fd).st_size
+
+    def need(self, size: int) -> None:
+        """Check that *size* bytes have room.
+
+        :raises NoSpace: they have not.
+        """
+        free = shutil.disk_usage(self.directory).free
+        if size > free:
+            raise NoSpace(
+                f"{self.directory} has {free} bytes free, the file needs {size}; free some, or set "
+                "temp_dir to a larger disk"
+            )
+
+    def remember(self, line: str) -> None:
+        """Write down what was begun elsewhere with this file, for the :func:`sweep` after a kill."""
+        with open(_journal_of(self.path), "a", encoding="utf-8") as journal:
+            journal.write(line + "\n")
+
+    def __enter__(self) -> TempFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the file, if it still has its temporary name, and what it remembers."""
+        if self.fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self.fd)):
+                os.unlink(self.path)
+        with contextlib.suppress(OSError):
+            os.unlink(_journal_of(self.path))
+        os.close(self.fd)
+        self.fd = -1
+
+
+def sweep(directory: str | os.PathLike[str]) -> list[str]:
+    """Remove what killed processes left in *directory*.
+
+    :returns: the lines that their files remembered; see :meth:`TempFile.remember`.
+    """
+    lines: list[str] = []
+    try:
+        names = {entry.name for entry in os.scandir(directory) if entry.name.startswith(TEMP_PREFIX)}
+    except OSError:
+        return []
+    for name in sorted(names):
+        if not name.endswith(TEMP_SUFFIX):
+            continue
+        path = Path(directory, name)
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _journal_of(path).name in names:
+                    lines += _journal_of(path).read_text(encoding="utf-8").splitlines()
+                    _journal_of(path).unlink()
+                os.unlink(path)
+            finally:
+                os.close(fd)
+    return lines
+
+
+def _journal_of(path: Path) -> Path:
+    return path.with_suffix(JOURNAL_SUFFIX)
+
+
+def disk_error(error: OSError) -> MediaError:
+    """Turn an error of the local disk into one of ours."""
+    if error.errno in FULL_DISK:
+        return NoSpace(
+            f"no room for the file ({os.strerror(error.errno or 0)}); free some, or set temp_dir to a larger "
+            "disk"
+        )
+    return NoSpace(f"the temporary file cannot be written: {error.strerror or error}")

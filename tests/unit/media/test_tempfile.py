@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from airflow_video_provider.media import BadDestination, NoSpace
+from airflow_video_provider.media.tempfile import TempFile, disk_error, sweep
+
+
+def abandon(file: TempFile) -> None:
+    """Leave a file as a killed process does: there, but not locked any more."""
+    os.close(file.fd)
+    file.fd = -1
+
+
+def test_it_is_gone_with_its_journal_when_the_block_ends(tmp_path: Path) -> None:
+    with TempFile(tmp_path / "new") as file:
+        file.remember("an upload")
+        assert len(os.listdir(file.directory)) == 2
+    assert os.listdir(tmp_path / "new") == []
+
+
+def test_a_file_that_was_renamed_stays(tmp_path: Path) -> None:
+    with TempFile(tmp_path) as file:
+        os.write(file.fd, b"video")
+        assert file.size == 5
+        os.rename(file.path, tmp_path / "final")
+    assert os.listdir(tmp_path) == ["final"]
+
+
+def test_a_sweep_removes_what_a_killed_process_left_and_tells_what_it_had_begun(tmp_path: Path) -> None:
+    dead = TempFile(tmp_path)
+    dead.remember("one")
+    dead.remember("two")
+    abandon(dead)
+    (tmp_path / "other").touch()
+    assert sweep(tmp_path) == ["one", "two"]
+    assert os.listdir(tmp_path) == ["other"]
+
+
+def test_a_sweep_never_touches_a_file_whose_process_lives(tmp_path: Path) -> None:
+    with TempFile(tmp_path) as file:
+        file.remember("one")
+        assert sweep(tmp_path) == []
+        assert file.path.exists()
+
+
+def test_a_directory_that_is_not_there_has_nothing_to_sweep(tmp_path: Path) -> None:
+    assert sweep(tmp_path / "nowhere") == []
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadDestination, match="no temporary file can be made in"):
+        TempFile(tmp_path / "file")
+
+
+def test_too_little_room_is_an_error_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
+    with TempFile(tmp_path) as file:
+        file.need(10)
+        with pytest.raises(NoSpace, match="10 bytes free, the file needs 11"):
+            file.need(11)
+
+
+@pytest.mark.parametrize(("number", "words"), [(28, "no room"), (5, "cannot be written")])
+def test_an_error_of_the_disk_says_whether_room_is_missing(number: int, words: str) -> None:
+    assert words in str(disk_error(OSError(number, os.strerror(number))))
