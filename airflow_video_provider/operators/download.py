@@ -6,7 +6,8 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import (
@@ -29,7 +30,8 @@ from airflow_video_provider.exceptions import (
 from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, NotFoundError
 from airflow_video_provider.gateway.watch import Done, End, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
-from airflow_video_provider.waiting import url_asks, video_id_of
+from airflow_video_provider.media.options import Check, DownloadOptions, IfExists, check_choice
+from airflow_video_provider.waiting import check_seconds, url_asks, video_id_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -40,10 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoDownloadOperator"]
 
-#: Seconds for which a download bears with a gateway that fails to tell the URL; a retry goes on from there.
+#: Seconds of failed queries after which the gateway that is to give the URL is given up; a retry goes on.
 PATIENCE = 120.0
 
-IfExists = Literal["skip", "overwrite", "fail"]
 Quality = Literal["best", "original"]
 FailIf = Literal["any", "all"]
 
@@ -69,8 +70,12 @@ class VideoDownloadOperator(BaseOperator):
     :param if_exists: ``skip`` (default: only if the same video is there already), ``overwrite`` or ``fail``.
     :param quality: ``best`` (default: the upsampled file where there is one) or ``original``.
     :param sidecar: also write ``<name>.json`` with prompt, model, id, digest, media facts and times.
+    :param check: how closely the file is looked at: ``structure``, ``packets`` (default) or ``frames``.
     :param max_bytes: refuse a larger file; default 20 GiB.
-    :param timeout: seconds that the download of one file may take; default 3600.
+    :param timeout: how long the download of one file may take, a timedelta or seconds; default 3600, None for
+        no bound.
+    :param options: more of :class:`~airflow_video_provider.media.DownloadOptions` by name,
+        ``{"connections": 4}`` for example.
     :param temp_dir: directory for the temporary file (templated); default: beside a local destination, else
         the system's.
     :param parallel: how many of ``videos`` at a time; default 4.
@@ -103,21 +108,21 @@ class VideoDownloadOperator(BaseOperator):
         if_exists: IfExists = "skip",
         quality: Quality = "best",
         sidecar: bool = False,
+        check: Check = "packets",
         max_bytes: int = 20 * 2**30,
-        timeout: float = 3600.0,
+        timeout: timedelta | float | None = 3600.0,
+        options: Mapping[str, Any] | None = None,
         temp_dir: str | None = None,
         parallel: int = 4,
         fail_if: FailIf = "any",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, allowed in (
-            ("if_exists", if_exists, IfExists),
-            ("quality", quality, Quality),
-            ("fail_if", fail_if, FailIf),
-        ):
-            if value not in get_args(allowed):
-                raise ValueError(f"{name}: {value!r} is none; allowed: {', '.join(get_args(allowed))}")
+        check_choice("if_exists", if_exists, IfExists)
+        check_choice("quality", quality, Quality)
+        check_choice("check", check, Check)
+        check_choice("fail_if", fail_if, FailIf)
+        DownloadOptions(**(options or {}))  # a name that is none is found while the Dag is parsed
         self.video = video
         self.videos = videos
         self.destination = destination
@@ -126,8 +131,10 @@ class VideoDownloadOperator(BaseOperator):
         self.if_exists = if_exists
         self.quality = quality
         self.sidecar = sidecar
+        self.check = check
         self.max_bytes = max_bytes
-        self.timeout = timeout
+        self.timeout = None if timeout is None else check_seconds("timeout", timeout)
+        self.options = dict(options or {})
         self.temp_dir = temp_dir
         self.parallel = parallel
         self.fail_if = fail_if
@@ -184,18 +191,28 @@ class VideoDownloadOperator(BaseOperator):
     def _common(self, hook: VideoHook) -> dict[str, Any]:
         settings = hook.get_conn().settings
         self._cancel = threading.Event()
+        destination = _destination(self.destination)
+        s3_client, s3_transfer_config = _s3_client(destination, self.destination)
         return {
-            "destination": _destination(self.destination),
+            "destination": destination,
             "file_name": self.file_name if self.destination.endswith("/") else None,
             "headers": settings.request_headers(),
             "headers_origin": settings.base_url,
             "allowed_hosts": hook.allowed_hosts(),
-            "verify": settings.verify,
-            "max_bytes": self.max_bytes,
-            "timeout": self.timeout,
-            "if_exists": self.if_exists,
             "temp_dir": self.temp_dir or None,
             "cancel": self._cancel,
+            "s3_client": s3_client,
+            "options": DownloadOptions(
+                **{
+                    "verify": settings.verify,
+                    "check": self.check,
+                    "max_bytes": self.max_bytes,
+                    "timeout": self.timeout,
+                    "if_exists": self.if_exists,
+                    "s3_transfer_config": s3_transfer_config,
+                    **self.options,
+                }
+            ),
         }
 
     # -- fetching --------------------------------------------------------------------------------------
@@ -213,12 +230,49 @@ class VideoDownloadOperator(BaseOperator):
                 downloads[video_id] = self._arguments(hook, video_id, told)
             except AirflowException as error:
                 outcomes[video_id] = error
+        begun = time.monotonic()
         files = download_many(list(downloads.values()), parallel=self.parallel, **common)
-        for video_id, outcome in zip(downloads, files, strict=True):
+        landed = dict(zip(downloads, files, strict=True))
+        landed |= self._fetch_from_gateway(hook, downloads, landed, common, begun)
+        for video_id, outcome in landed.items():
             outcomes[video_id] = (
                 self._explained(hook, video_id, outcome) if isinstance(outcome, Exception) else outcome
             )
         return {video_id: outcomes[video_id] for video_id in targets}
+
+    def _fetch_from_gateway(
+        self,
+        hook: VideoHook,
+        downloads: Mapping[str, Mapping[str, Any]],
+        outcomes: Mapping[str, VideoFile | Exception],
+        common: Mapping[str, Any],
+        begun: float,
+    ) -> dict[str, VideoFile | Exception]:
+        """Fetch by the gateway's own route what its URLs do not lead to, within what is left of the time.
+
+        Some gateways build the URL from a setting whose default is ``http://localhost:3000``, or want the
+        key at another name of theirs, to which it is not sent.
+        """
+        from airflow_video_provider.media import download_many
+
+        again: dict[str, Mapping[str, Any]] = {}
+        for video_id, error in outcomes.items():
+            url = hook.get_conn().content_url(video_id)
+            if self.quality == "best" and downloads[video_id]["url"] != url and _is_unreachable(error):
+                self.log.info("video %s: %s. Fetching it by the gateway's own route", video_id, error)
+                again[video_id] = {**downloads[video_id], "url": url, "refresh_url": None}
+        if not again:
+            return {}
+        left = None if self.timeout is None else max(1.0, self.timeout - (time.monotonic() - begun))
+        files = download_many(list(again.values()), parallel=self.parallel, **common, timeout=left)
+        fetched: dict[str, VideoFile | Exception] = {}
+        for video_id, file in zip(again, files, strict=True):
+            if isinstance(file, Exception):
+                self.log.info("video %s: the gateway's own route does not help: %s", video_id, file)
+                fetched[video_id] = outcomes[video_id]
+            else:
+                fetched[video_id] = file
+        return fetched
 
     def _arguments(self, hook: VideoHook, video_id: str, told: Mapping[str, Any]) -> dict[str, Any]:
         # What the task told may have expired since, and knows only the best file.
@@ -236,7 +290,7 @@ class VideoDownloadOperator(BaseOperator):
         task = self._finished(hook, video_id)
         url = task.original_url if self.quality == "original" else task.video_url
         if url is None:
-            self.log.info("video %s: the gateway gives no URL; asking it for the file itself", video_id)
+            self.log.info("video %s: the gateway gives no URL; fetching the file by its own route", video_id)
         return url or hook.get_conn().content_url(video_id)
 
     def _finished(self, hook: VideoHook, video_id: str) -> VideoTask:
@@ -320,6 +374,38 @@ class VideoDownloadOperator(BaseOperator):
             ],
             outputs=[Dataset(*_dataset_name(landed["uri"])) for landed in self._landed],
         )
+
+
+def _is_unreachable(outcome: VideoFile | Exception) -> bool:
+    """Whether a URL leads nowhere that may be fetched from, so that another way to the same file may help."""
+    from airflow_video_provider.media import (
+        BadURL,
+        DownloadTimeout,
+        LinkExpired,
+        RedirectRefused,
+        TransferBroken,
+        UnsafeAddress,
+        UntrustedCertificate,
+    )
+
+    if isinstance(outcome, LinkExpired):
+        return outcome.status_code == 401  # it wants credentials that are not for it
+    if isinstance(outcome, TransferBroken):  # of a host that only the gateway can resolve, for example
+        return not isinstance(outcome, DownloadTimeout)
+    return isinstance(outcome, BadURL | RedirectRefused | UnsafeAddress | UntrustedCertificate)
+
+
+def _s3_client(destination: ObjectStoragePath, url: str) -> tuple[Any, Any]:
+    """A boto3 client and its transfer settings, as Airflow makes them for an S3 destination; else None."""
+    if destination.protocol not in {"s3", "s3a"} or destination.fs.anon:
+        return None, None
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    hook = S3Hook(aws_conn_id=urlsplit(url).netloc.rpartition("@")[0] or None)
+    settings = hook.service_config
+    if settings.get("signer") or settings.get("proxy-uri"):  # of these only the filesystem knows
+        return None, None
+    return hook.get_conn(), hook.transfer_config if settings.get("transfer_config_args") else None
 
 
 def _asset_uri(uri: str) -> str:

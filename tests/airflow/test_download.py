@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,10 +17,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_video_provider.exceptions import VideoDownloadFailed, VideoGatewayUnreachable, VideoNotReady
 from airflow_video_provider.operators.video import VideoDownloadOperator
-from scripts.services import S3Server
+from scripts.services import S3Server, free_port
 from tests.airflow.support import MODEL, Clock, Gateway, TaskInstance, ask, context_of, dag_file, states
 
 pytestmark = pytest.mark.usefixtures("connection")
+
+AT_ONCE: dict[str, Any] = {"options": {"backoff": 0.001}}
+"""Do not wait for a server to think better of it."""
 
 SIGNED = "kling-v2"
 """A model with a colon and a slash in its ids and a signature in its URLs."""
@@ -87,7 +91,7 @@ def files(folder: Path) -> list[Path]:
 
 
 class TestLanding:
-    def test_in_a_directory(
+    def test_in_a_directory_makes_the_directory_and_the_file(
         self, gateway: Gateway, finished: Callable[..., str], folder: Path, logged: list[str]
     ) -> None:
         video_id = finished()
@@ -102,18 +106,20 @@ class TestLanding:
         assert frames(path) > 1
         assert gateway.paid == 1, "what the test itself submitted"
 
-    def test_under_an_exact_name(self, finished: Callable[..., str], folder: Path) -> None:
+    def test_under_an_exact_name_takes_that_name(self, finished: Callable[..., str], folder: Path) -> None:
         result = download(finished(), f"{folder.as_uri()}/the film.mp4".replace(" ", "-"))
         assert files(folder) == [folder / "the-film.mp4"]
         assert result["uri"].endswith("/the-film.mp4")
         assert frames(folder / "the-film.mp4") > 1
 
-    def test_under_a_name_of_ones_own(self, finished: Callable[..., str], folder: Path) -> None:
+    def test_under_a_template_of_ones_own_fills_it_in(
+        self, finished: Callable[..., str], folder: Path
+    ) -> None:
         video = {"video_id": finished(), "model": MODEL}
         download(video, f"{folder.as_uri()}/", file_name="{model}-fox.{ext}")
         assert [path.name for path in files(folder)] == [f"{MODEL}-fox.mp4"]
 
-    def test_in_a_bucket(
+    def test_in_a_bucket_puts_the_very_bytes_there(
         self, finished: Callable[..., str], store_connection: str, s3_server: S3Server, tmp_path: Path
     ) -> None:
         result = download(finished(), f"s3://store@videos/{tmp_path.name}/landed/")
@@ -124,7 +130,22 @@ class TestLanding:
         assert path.stat().st_size == result["size"]
         assert frames(path) > 1
 
-    def test_under_an_exact_key(
+    def test_in_a_bucket_by_the_client_that_airflow_makes_for_the_connection(
+        self,
+        finished: Callable[..., str],
+        store_connection: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+        made: list[Any] = []
+        connect = S3Hook.get_conn
+        monkeypatch.setattr(S3Hook, "get_conn", lambda hook: made.append(hook.aws_conn_id) or connect(hook))
+        download(finished(), f"s3://store@videos/{tmp_path.name}/by-airflow/")
+        assert made == ["store"]
+
+    def test_under_an_exact_key_takes_that_key(
         self, finished: Callable[..., str], store_connection: str, s3_server: S3Server, tmp_path: Path
     ) -> None:
         download(finished(), f"s3://store@videos/{tmp_path.name}/exact/fox.mp4")
@@ -144,7 +165,7 @@ class TestLanding:
 
     @pytest.mark.parametrize("dialect", ["unified", "openai", "newapi"])
     @pytest.mark.parametrize("model", [MODEL, "sora-2", SIGNED])
-    def test_through_every_dialect(
+    def test_works_through_every_dialect(
         self,
         connect: Callable[..., str],
         finished: Callable[..., str],
@@ -203,13 +224,15 @@ class TestTheURL:
         assert sum("/v1/video/query" in request["path"] for request in gateway.requests()) == asked + 1
         assert frames(*files(folder)) > 1
 
-    def test_of_an_xcom_as_text(self, finished: Callable[..., str], folder: Path) -> None:
+    def test_of_an_xcom_that_was_rendered_as_text_is_read(
+        self, finished: Callable[..., str], folder: Path
+    ) -> None:
         download(str({"video_id": finished(), "video_url": None}), f"{folder.as_uri()}/")
         assert frames(*files(folder)) > 1
 
     @pytest.mark.parametrize("fault", ["url-late=2", "url-lost", "content-url", "data-url"])
     @pytest.mark.parametrize("dialect", ["unified", "openai", "newapi"])
-    def test_that_comes_late_or_never_or_is_odd(
+    def test_that_comes_late_or_never_or_is_odd_does_not_matter(
         self,
         connect: Callable[..., str],
         finished: Callable[..., str],
@@ -222,7 +245,7 @@ class TestTheURL:
         download(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
         assert frames(*files(folder)) > 1
 
-    def test_of_a_gateway_that_stumbles(
+    def test_of_a_gateway_that_stumbles_is_asked_for_again(
         self, finished: Callable[..., str], clock: Clock, folder: Path
     ) -> None:
         download(finished("a fox [flap=3]"), f"{folder.as_uri()}/")
@@ -231,12 +254,79 @@ class TestTheURL:
     @pytest.mark.parametrize(
         "fault", ["no-length", "no-range", "wrong-type", "truncated=1", "cdn-redirect=1", "cdn-404=1"]
     )
-    def test_of_a_host_with_manners_of_its_own(
+    def test_of_a_host_with_manners_of_its_own_is_fetched_all_the_same(
         self, finished: Callable[..., str], folder: Path, fault: str
     ) -> None:
         result = download(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
         assert result["content_type"] == "video/mp4"
         assert frames(*files(folder)) > 1
+
+
+class TestAURLThatLeadsNowhere:
+    """The gateway serves the file by its own route, so that is tried before giving up."""
+
+    def test_because_its_address_is_not_public_is_replaced_by_the_gateways_own_route(
+        self, connect: Callable[..., str], finished: Callable[..., str], folder: Path, logged: list[str]
+    ) -> None:
+        connect(extra={"allowed_hosts": ["10.1.2.3"]})
+        download(finished(), f"{folder.as_uri()}/")
+        assert frames(*files(folder)) > 1
+        assert any("Fetching it by the gateway's own route" in line for line in logged)
+
+    def test_because_nobody_listens_there_is_replaced_by_the_gateways_own_route(
+        self, finished: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = f"http://127.0.0.1:{free_port()}/v1/videos/x.mp4"
+        monkeypatch.setattr(VideoDownloadOperator, "_url", lambda *_: url)
+        download(finished(), f"{folder.as_uri()}/", **AT_ONCE)
+        assert frames(*files(folder)) > 1
+
+    def test_because_it_wants_the_key_at_another_name_is_replaced_by_the_gateways_own_route(
+        self, connect: Callable[..., str], gateway: Gateway, finished: Callable[..., str], folder: Path
+    ) -> None:
+        """The gateway takes itself for 127.0.0.1, and the connection knows it as localhost."""
+        address = gateway.url.removeprefix("http://")
+        host = f"http://localhost:{address.partition(':')[2]}"
+        connect(host=host, extra={"headers": {"Host": address}})
+        download(finished("a fox [content-url]"), f"{folder.as_uri()}/")
+        assert frames(*files(folder)) > 1
+        assert gateway.leaks == []
+
+    def test_is_not_replaced_where_the_other_file_was_asked_for(
+        self, connect: Callable[..., str], finished: Callable[..., str], folder: Path
+    ) -> None:
+        connect(extra={"allowed_hosts": ["10.1.2.3"]})
+        error = refused(finished(), f"{folder.as_uri()}/", quality="original")
+        assert "allowed_hosts" in str(error)
+
+
+class TestOptions:
+    def test_reach_the_download(self, finished: Callable[..., str], folder: Path) -> None:
+        error = refused(finished(), f"{folder.as_uri()}/", options={"max_bytes": 1000})
+        assert "max_bytes=1000" in str(error)
+
+    @pytest.mark.parametrize("timeout", [60, timedelta(minutes=1), None])
+    def test_take_a_timeout_of_either_kind(
+        self, timeout: Any, finished: Callable[..., str], folder: Path
+    ) -> None:
+        download(finished(), f"{folder.as_uri()}/", timeout=timeout, check="frames")
+        assert frames(*files(folder)) > 1
+
+    @pytest.mark.parametrize(
+        ("wrong", "error"),
+        [
+            ({"timeout": "soon"}, ValueError),
+            ({"check": "nothing"}, ValueError),
+            ({"if_exists": "perhaps"}, ValueError),
+            ({"options": {"patience": 3}}, TypeError),
+        ],
+    )
+    def test_that_cannot_be_are_refused_while_the_dag_is_parsed(
+        self, wrong: dict[str, Any], error: type[Exception]
+    ) -> None:
+        (name,) = wrong
+        with pytest.raises(error, match="patience" if name == "options" else name):
+            VideoDownloadOperator(task_id="land", video="a", destination="file:///x/", **wrong)
 
 
 class TestTheKeyGoesToTheGatewayOnly:
@@ -245,7 +335,7 @@ class TestTheKeyGoesToTheGatewayOnly:
                   "[content-url]", "[cdn-403=1]"],
     )  # fmt: skip
     @pytest.mark.parametrize("model", [MODEL, SIGNED])
-    def test_not_to_the_host_of_the_files(
+    def test_and_never_to_the_host_of_the_files(
         self,
         gateway: Gateway,
         finished: Callable[..., str],
@@ -263,14 +353,18 @@ class TestTheKeyGoesToTheGatewayOnly:
             assert "Signature" not in text
 
 
-class TestAFailureLeavesNothing:
+class TestAFailure:
+    """Leaves nothing, and its message:"""
+
     def check(self, folder: Path, error: AirflowException, kind: type[AirflowException], *words: str) -> None:
         assert type(error) is kind
         for word in words:
             assert word in str(error), str(error)
         assert files(folder) == []
 
-    def test_not_finished(self, gateway: Gateway, folder: Path) -> None:
+    def test_of_a_video_that_is_not_finished_says_what_to_wait_with(
+        self, gateway: Gateway, folder: Path
+    ) -> None:
         error = refused(gateway.submit("a fox"), f"{folder.as_uri()}/")
         self.check(folder, error, VideoNotReady, "is not finished", "VideoTaskSensor")
 
@@ -282,62 +376,76 @@ class TestAFailureLeavesNothing:
             ("expired", "waited too long"),
         ],
     )
-    def test_failed(self, finished: Callable[..., str], folder: Path, fault: str, reason: str) -> None:
+    def test_of_a_generation_that_failed_gives_the_gateways_reason(
+        self, finished: Callable[..., str], folder: Path, fault: str, reason: str
+    ) -> None:
         error = refused(finished(f"doomed [{fault}]"), f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, reason)
 
-    def test_unknown(self, folder: Path) -> None:
+    def test_of_an_id_that_the_gateway_does_not_know_says_what_to_check(self, folder: Path) -> None:
         error = refused("veo3.1-fast:1-nobody", f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "knows no such task", "Check the id")
 
-    def test_no_id(self, folder: Path) -> None:
+    def test_without_an_id_says_what_to_give(self, folder: Path) -> None:
         error = refused({"video_id": None}, f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "give the gateway's task id")
 
-    def test_bad_key(self, connect: Callable[..., str], finished: Callable[..., str], folder: Path) -> None:
+    def test_of_a_wrong_key_names_the_connections_password(
+        self, connect: Callable[..., str], finished: Callable[..., str], folder: Path
+    ) -> None:
         video_id = finished()
         connect(password="sk-bad")
         error = refused(video_id, f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "Check the connection's password")
 
-    def test_wrong_host(self, connect: Callable[..., str], clock: Clock, folder: Path) -> None:
+    def test_of_a_gateway_that_is_not_there_names_its_host(
+        self, connect: Callable[..., str], clock: Clock, folder: Path
+    ) -> None:
         connect(host="http://gateway.invalid")
         error = refused("a", f"{folder.as_uri()}/")
         self.check(folder, error, VideoGatewayUnreachable, "gateway.invalid")
 
-    def test_bad_dialect(self, connect: Callable[..., str], folder: Path) -> None:
+    def test_of_a_dialect_that_is_none_names_the_connection(
+        self, connect: Callable[..., str], folder: Path
+    ) -> None:
         connect(extra={"dialect": "azure"})
         error = refused("a", f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "'video_default'", "dialect: 'azure' is none")
 
-    def test_lost(self, finished: Callable[..., str], clock: Clock, folder: Path) -> None:
+    def test_of_a_file_that_is_gone_names_the_status(
+        self, finished: Callable[..., str], clock: Clock, folder: Path
+    ) -> None:
         """Succeeded, says the gateway, and has neither a URL nor the file itself."""
-        error = refused(finished("a fox [url-gone]"), f"{folder.as_uri()}/")
+        error = refused(finished("a fox [url-gone]"), f"{folder.as_uri()}/", **AT_ONCE)
         assert type(error) in {VideoDownloadFailed, AirflowFailException}
         self.check(folder, error, type(error), "404", "was not put into")
 
     @pytest.mark.parametrize("fault", ["cdn-403", "cdn-404"])
-    def test_a_link_that_is_refused(
+    def test_of_a_link_that_is_refused_says_that_fetching_again_is_free(
         self, finished: Callable[..., str], clock: Clock, folder: Path, fault: str
     ) -> None:
-        error = refused(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
+        error = refused(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/", **AT_ONCE)
         self.check(folder, error, VideoDownloadFailed, fault[-3:], "Fetching it again costs nothing")
 
     @pytest.mark.parametrize(("fault", "words"), [("not-a-video", "HTML"), ("short", "")])
-    def test_no_whole_video(self, finished: Callable[..., str], folder: Path, fault: str, words: str) -> None:
+    def test_of_a_file_that_is_no_whole_video_says_what_it_is(
+        self, finished: Callable[..., str], folder: Path, fault: str, words: str
+    ) -> None:
         error = refused(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
         self.check(folder, error, VideoDownloadFailed, words, "costs nothing")
 
-    def test_too_large(self, finished: Callable[..., str], folder: Path) -> None:
+    def test_of_a_file_that_is_too_large_names_the_bound(
+        self, finished: Callable[..., str], folder: Path
+    ) -> None:
         error = refused(finished(), f"{folder.as_uri()}/", max_bytes=1000)
         self.check(folder, error, AirflowFailException, "1000")
 
-    def test_a_host_that_is_not_allowed(
+    def test_of_a_host_that_is_not_allowed_names_the_setting(
         self, connect: Callable[..., str], finished: Callable[..., str], folder: Path
     ) -> None:
         """The gateway's own host and port always are; the host of the files has another port."""
         connect(extra={"allowed_hosts": ["10.1.2.3"]})
-        error = refused(finished(), f"{folder.as_uri()}/")
+        error = refused(finished("a fox [content-redirect]"), f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "127.0.0.1", "allowed")
 
     @pytest.mark.parametrize(
@@ -350,24 +458,26 @@ class TestAFailureLeavesNothing:
             ("ftps3://bucket/videos/", ("ftps3://bucket/videos/ cannot be used",)),
         ],
     )
-    def test_a_destination_that_is_none(
+    def test_of_a_destination_that_is_none_says_how_to_write_one(
         self, finished: Callable[..., str], folder: Path, destination: str, words: tuple[str, ...]
     ) -> None:
         self.check(folder, refused(finished(), destination), AirflowFailException, "destination: ", *words)
 
     @pytest.mark.usefixtures("airflow_database")
-    def test_a_store_whose_connection_is_missing(self, finished: Callable[..., str], folder: Path) -> None:
+    def test_of_a_store_whose_connection_is_missing_names_it(
+        self, finished: Callable[..., str], folder: Path
+    ) -> None:
         error = refused(finished(), "s3://nobody_made_it@videos/landed/")
         self.check(folder, error, AirflowFailException, "destination: ", "`nobody_made_it` isn't defined")
 
-    def test_a_bucket_that_is_not_there(
+    def test_of_a_bucket_that_is_not_there_names_it(
         self, finished: Callable[..., str], store_connection: str, folder: Path
     ) -> None:
         error = refused(finished(), "s3://store@no-such-bucket/landed/")
         assert isinstance(error, VideoDownloadFailed | AirflowFailException)
         self.check(folder, error, type(error), "was not put into", "no-such-bucket")
 
-    def test_a_directory_that_cannot_be_made(
+    def test_of_a_directory_that_cannot_be_made_names_it(
         self, finished: Callable[..., str], folder: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "file").write_text("in the way")
@@ -376,7 +486,9 @@ class TestAFailureLeavesNothing:
         self.check(folder, error, type(error), "was not put into", str(tmp_path))
 
     @pytest.mark.parametrize("name", ["../{video_id}.{ext}", "{nothing}.{ext}", "{video_id"])
-    def test_a_name_that_is_none(self, finished: Callable[..., str], folder: Path, name: str) -> None:
+    def test_of_a_name_that_is_none_names_the_argument(
+        self, finished: Callable[..., str], folder: Path, name: str
+    ) -> None:
         error = refused(finished(), f"{folder.as_uri()}/", file_name=name)
         self.check(folder, error, AirflowFailException, "file_name")
 
@@ -398,7 +510,7 @@ with DAG("landed", schedule=None, start_date=datetime(2026, 1, 1), catchup=False
 
 
 @pytest.mark.usefixtures("airflow_database")
-def test_mapped_over_what_was_generated(
+def test_a_download_can_be_mapped_over_what_was_generated(
     gateway: Gateway, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In `dag.test()` no scheduler runs that a short deferral could confuse.
