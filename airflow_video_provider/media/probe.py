@@ -8,16 +8,20 @@ boxes of an MP4 file (a file cut short, found without any library), and PyAV's r
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_video_provider.media.errors import DamagedVideo, NotAVideo, excerpt
-from airflow_video_provider.media.options import Check
+from airflow_video_provider.media.options import MIB, Check
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,37 @@ KINDS = {
 }
 
 _MP4_BOXES = frozenset({b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"uuid", b"styp"})
+# Pictures and sound share the container of MP4. A picture's main brand may be a general one (mif1, msf1).
+_PICTURE_BRANDS = {
+    b"avif": "an AVIF image",
+    b"avis": "an animated AVIF image",
+    b"heic": "a HEIC image",
+    b"heix": "a HEIC image",
+    b"heim": "a HEIC image",
+    b"heis": "a HEIC image",
+    b"hevc": "an animated HEIC image",
+    b"hevx": "an animated HEIC image",
+    b"mif1": "a HEIF image",
+    b"msf1": "an animated HEIF image",
+}
+_SOUND_BRANDS = frozenset({b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "})
 _OTHER_THINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip data"),
     (b"PK\x03\x04", "a zip archive"),
-    (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"GIF8", "a GIF image"),
+    (b"II*\x00", "a TIFF image"),
+    (b"MM\x00*", "a TIFF image"),
+    (b"ID3", "MP3 sound"),
+    (b"fLaC", "FLAC sound"),
     (b"%PDF", "a PDF document"),
     (b"#EXTM3U", "an HLS playlist"),
 )
+_OGG_SOUND = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex")
+_HANDLER = re.compile(rb"hdlr.{8}(vide|soun)", re.S)
+MAX_INDEX = 64 * MIB
+MAX_TAIL = 64 * 1024
+"""Bytes of nothing after the last box that are no reason to refuse a file which players play."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,8 @@ def sniff(head: bytes) -> Kind | None:
     """Tell the container from the first bytes of a file (some 400 are enough); None: it is no video."""
     if head[4:8] == b"ftyp":
         brand = head[8:12]
+        if brand in _PICTURE_BRANDS or brand in _SOUND_BRANDS:
+            return None
         if brand == b"qt  ":
             return MOV
         if brand[:3] == b"M4V":
@@ -90,7 +118,7 @@ def sniff(head: bytes) -> Kind | None:
         return KINDS["avi"]
     if head[:4] == b"FLV\x01":
         return KINDS["flv"]
-    if head[:4] == b"OggS":
+    if head[:4] == b"OggS" and not head[28:36].startswith(_OGG_SOUND):
         return KINDS["ogv"]
     if head[:4] in (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"):
         return KINDS["mpg"]
@@ -103,6 +131,9 @@ def describe(head: bytes) -> str:
     """Say what bytes that are no video look like."""
     if not head:
         return "nothing (an empty body)"
+    thing = _picture_or_sound(head)
+    if thing is not None:
+        return thing
     for signature, name in _OTHER_THINGS:
         if head.startswith(signature):
             return name
@@ -118,6 +149,27 @@ def describe(head: bytes) -> str:
     if text and printable >= 0.95 * len(text):
         return f"text: {excerpt(text)!r}"
     return f"bytes of no known video format (they begin with {head[:8].hex(' ')})"
+
+
+def _picture_or_sound(head: bytes) -> str | None:
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        if brand in _SOUND_BRANDS:
+            return "sound without a video (M4A)"
+        others = [head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4]), len(head)), 4)]
+        general = (b"mif1", b"msf1")
+        exact = [name for name in others if name in _PICTURE_BRANDS and name not in general]
+        return _PICTURE_BRANDS.get(exact[0] if brand in general and exact else brand)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        animated = head[12:16] == b"VP8X" and len(head) > 20 and head[20] & 0x02
+        return "an animated WebP image" if animated else "a WebP image"
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return "WAV sound"
+    if head[:4] == b"\x89PNG":
+        return "an animated PNG image (APNG)" if b"acTL" in head else "a PNG image"
+    if head[:4] == b"OggS":
+        return "Ogg sound without a video"
+    return None
 
 
 def probe_file(path: str, shown: str, *, check: Check = "packets") -> Facts:
@@ -158,10 +210,17 @@ def probe_file(path: str, shown: str, *, check: Check = "packets") -> Facts:
 
 def _walk_boxes(file: BinaryIO, size: int, shown: str) -> None:
     """Follow the top-level boxes of an MP4 file: they must end where the file ends."""
-    position, seen = 0, set()
+    position, seen = 0, set[bytes]()
     while position < size:
         file.seek(position)
         header = file.read(16)
+        if _is_idle_tail(file, position, size, seen):
+            log.warning(
+                "%s: %d bytes of nothing (zeros, line ends) follow its last box; they are left there",
+                shown,
+                size - position,
+            )
+            break
         length, name = int.from_bytes(header[:4]), header[4:8]
         if length == 1:
             length = int.from_bytes(header[8:16])
@@ -176,15 +235,30 @@ def _walk_boxes(file: BinaryIO, size: int, shown: str) -> None:
                 f"{shown} is a truncated MP4: its {name.decode('latin-1')} box needs {position + length} "
                 f"bytes, the file has {size}"
             )
+        if name == b"moov" and length <= MAX_INDEX:
+            file.seek(position)
+            handlers = set(_HANDLER.findall(file.read(length)))
+            if handlers == {b"soun"}:
+                raise NotAVideo(f"{shown} is not a video but sound without a video, in an MP4 file")
         seen.add(name)
         position += length
+    if b"meta" in seen and not seen & {b"moov", b"moof"}:
+        raise NotAVideo(f"{shown} is not a video but a still picture (a HEIF image)")
     if not seen & {b"moov", b"moof"}:
         raise DamagedVideo(f"{shown} is a truncated MP4: it has no index (moov box)")
 
 
+def _is_idle_tail(file: BinaryIO, position: int, size: int, seen: set[bytes]) -> bool:
+    """Whether nothing but zeros and white space follows boxes that are complete."""
+    if not {b"moov", b"mdat"} <= seen or size - position > MAX_TAIL:
+        return False
+    file.seek(position)
+    return not file.read().strip(b"\x00 \t\r\n")
+
+
 def _read(container: InputContainer, kind: Kind, shown: str, *, decode: bool) -> Facts:
     if not container.streams.video:
-        raise NotAVideo(f"{shown} is {kind.container} without a video stream in it")
+        raise NotAVideo(f"{shown} is not a video but {kind.container} without a video stream (sound only)")
     video = container.streams.video[0]
     audio = container.streams.audio[0] if container.streams.audio else None
     walker = _nal_walker(video)

@@ -1,8 +1,46 @@
 from __future__ import annotations
 
+import io
+import logging
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
 import pytest
 
-from airflow_video_provider.media.probe import describe, sniff
+from airflow_video_provider.media import DamagedVideo, NotAVideo
+from airflow_video_provider.media.options import Check
+from airflow_video_provider.media.probe import describe, probe_file, sniff
+from tests.system.videos import h264
+
+CHECKS: tuple[Check, ...] = ("structure", "packets", "frames")
+
+
+def sound(container: str) -> bytes:
+    """Half a second of silence."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as made:
+        stream = made.add_stream("libopus" if container == "ogg" else "aac", rate=48_000)
+        for index in range(24):
+            frame = av.AudioFrame(format="fltp", layout="stereo", samples=960)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, 960 * index, Fraction(1, 48_000)
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def ftyp(major: bytes, *compatible: bytes) -> bytes:
+    brands = b"".join(compatible)
+    return struct.pack(">I4s4sI", 16 + len(brands), b"ftyp", major, 0) + brands
+
+
+def written(tmp_path: Path, content: bytes) -> str:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    return str(path)
 
 
 class TestFirstBytes:
@@ -41,3 +79,67 @@ class TestFirstBytes:
     def test_that_are_no_video_are_described(self, head: bytes, words: str) -> None:
         assert sniff(head) is None
         assert words in describe(head)
+
+
+class TestPicturesAndSound:
+    """Are no videos, and are called by their names."""
+
+    @pytest.mark.parametrize(
+        ("head", "name"),
+        [
+            (ftyp(b"avif", b"mif1", b"miaf"), "an AVIF image"),
+            (ftyp(b"avis", b"msf1", b"iso8"), "an animated AVIF image"),
+            (ftyp(b"heic", b"mif1"), "a HEIC image"),
+            (ftyp(b"mif1", b"mif1", b"heic"), "a HEIC image"),
+            (ftyp(b"mif1", b"miaf", b"avif"), "an AVIF image"),
+            (ftyp(b"mif1", b"miaf"), "a HEIF image"),
+            (ftyp(b"M4A ", b"isom"), "sound without a video"),
+            (b"RIFF\x00\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00", "an animated WebP image"),
+            (b"RIFF\x00\x00\x00\x00WEBPVP8 \x0a\x00\x00\x00\x00\x00\x00\x00", "a WebP image"),
+            (b"RIFF\x00\x00\x00\x00WAVEfmt ", "WAV sound"),
+            (b"GIF89a", "a GIF image"),
+            (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(17) + b"\x00\x00\x00\x08acTL", "APNG"),
+            (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(17) + b"\x00\x00\x00\x08IDAT", "a PNG image"),
+            (b"\xff\xd8\xff\xe0", "a JPEG image"),
+            (b"ID3\x04", "MP3 sound"),
+            (b"OggS" + bytes(24) + b"OpusHead", "Ogg sound"),
+        ],
+    )
+    def test_by_their_first_bytes(self, head: bytes, name: str) -> None:
+        assert sniff(head) is None
+        assert name in describe(head)
+
+    @pytest.mark.parametrize("check", CHECKS)
+    @pytest.mark.parametrize("container", ["mp4", "mov", "ogg"])
+    def test_by_what_is_in_the_container(self, container: str, check: Check, tmp_path: Path) -> None:
+        with pytest.raises(NotAVideo, match="sound"):
+            probe_file(written(tmp_path, sound(container)), "it", check=check)
+
+    def test_by_the_boxes_of_a_picture_under_a_videos_brand(self, tmp_path: Path) -> None:
+        picture = ftyp(b"isom", b"mif1") + struct.pack(">I4s", 16, b"meta") + bytes(8)
+        with pytest.raises(NotAVideo, match="still picture"):
+            probe_file(written(tmp_path, picture), "it")
+
+
+class TestBytesAfterTheLastBox:
+    @pytest.mark.parametrize("check", CHECKS)
+    @pytest.mark.parametrize("tail", [b"\n", b"\r\n", bytes(1), bytes(7), bytes(16), bytes(4096)])
+    def test_that_are_nothing_are_a_warning(
+        self, tail: bytes, check: Check, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = written(tmp_path, h264(seconds=1) + tail)
+        with caplog.at_level(logging.WARNING):
+            facts = probe_file(path, "it", check=check)
+        assert facts.kind.container == "mp4"
+        assert f"{len(tail)} bytes of nothing" in caplog.text
+
+    @pytest.mark.parametrize("tail", [b"junk", b"\x00\x00\x01\x00mo", bytes(100_000)])
+    def test_that_may_be_the_rest_of_something_are_damage(self, tail: bytes, tmp_path: Path) -> None:
+        with pytest.raises(DamagedVideo):
+            probe_file(written(tmp_path, h264(seconds=1) + tail), "it")
+
+    def test_do_not_excuse_a_file_without_its_index(self, tmp_path: Path) -> None:
+        cut = h264(seconds=1, faststart=False)
+        cut = cut[: cut.rindex(b"moov") - 4]
+        with pytest.raises(DamagedVideo):
+            probe_file(written(tmp_path, cut + bytes(100)), "it")
