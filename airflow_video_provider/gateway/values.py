@@ -40,7 +40,7 @@ _HTTP = re.compile(r"https?://[^\x00-\x20\x7f\ud800-\udfff]+", re.I)
 
 def read_http_url(value: object) -> str | None:
     """Byte for byte as it came: presigned URLs break when ``%2F`` or the query is touched."""
-    if not isinstance(value, str) or not _HTTP.fullmatch(value):
+    if not isinstance(value, str) or not _HTTP.fullmatch(value := value.strip()):
         return None
     try:
         return value if urlsplit(value).hostname else None

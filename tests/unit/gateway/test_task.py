@@ -487,6 +487,11 @@ class TestVideoUrl:
     def test_is_kept_byte_for_byte(self, url: str) -> None:
         assert read({"status": "completed", "video_url": url}).video_url == url
 
+    @pytest.mark.parametrize("around", [" {}", "{}\n", "\t{} \r\n"])
+    def test_white_space_around_it_is_cut(self, around: str) -> None:
+        url = "https://cdn.example/a%20b.mp4?sig=A+B=="
+        assert read({"status": "completed", "video_url": around.format(url)}).video_url == url
+
     @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:3000", "[::1]:3000", "LOCALHOST"])
     def test_a_loopback_address_loses_to_any_other_hit(self, host: str) -> None:
         inside = f"http://{host}/v1/videos/x/content"
