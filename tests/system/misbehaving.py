@@ -196,9 +196,12 @@ class Misbehaving:
         told = [("Content-Type", self.content_type), *self.more_headers.items()]
         if etag is not None:
             told.append(("ETag", '"other"' if kind == "other_etag" else etag))
+        if kind == "never_tells" and status == 200:
+            status = 206
         if status == 206:
             shift = 7 if kind == "wrong_range" and len(body) > 8 else 0
-            told.append(("Content-Range", f"bytes {begin + shift}-{end - 1}/{len(content)}"))
+            total = "*" if kind == "never_tells" else len(content)
+            told.append(("Content-Range", f"bytes {begin + shift}-{end - 1}/{total}"))
         if kind == "gzip":
             body = gzip.compress(body)
             told.append(("Content-Encoding", "gzip"))

@@ -33,7 +33,18 @@ from airflow_video_provider.media import (
     UntrustedCertificate,
 )
 from tests.system.landing import CLIP, EAGER, LAST, MIDDLE, OTHER, STALLS, land
-from tests.system.misbehaving import FINE, Fault, Misbehaving, answer, cut, digest, reset, stall, trickle
+from tests.system.misbehaving import (
+    FINE,
+    Fault,
+    Misbehaving,
+    Seen,
+    answer,
+    cut,
+    digest,
+    reset,
+    stall,
+    trickle,
+)
 from tests.system.stores import Store, Watcher
 from tests.system.videos import h264
 
@@ -44,6 +55,13 @@ HTML = b"<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Sorry, 
 def damaged(content: bytes, size: int) -> bytes:
     """The right length, with some bytes in the middle that nobody meant."""
     return content[:MIDDLE] + random.Random(5).randbytes(size) + content[MIDDLE + size :]  # noqa: S311
+
+
+def to_raw_utf_8(seen: Seen) -> Fault | None:
+    """Redirect to a name with letters beyond ASCII, and serve the file under what browsers make of it."""
+    if seen.target.startswith("/clip.mp4"):
+        return answer(302, Location="/vid\u00c3\u00a9o/\u00e5\u00bd\u00b1.mp4")
+    return None if seen.target == "/vid%C3%A9o/%E5%BD%B1.mp4" else answer(404)
 
 
 @dataclass(frozen=True)
@@ -175,6 +193,28 @@ ROWS = (
         forever=answer(400, b'{"error": {"message": "video is not ready"}}'),
         outcome=SourceRefused,
         says="not ready",
+    ),
+    Row(
+        "not there yet: 404, 202, 409, 425, 400 “not ready”, 502",
+        (
+            answer(404),
+            answer(202, b'{"status": "processing"}'),
+            answer(409),
+            answer(425),
+            answer(400, b'{"error": {"message": "video is not ready"}}'),
+            answer(502, b"<html>bad gateway</html>"),
+        ),
+        call={"attempts": 8},
+    ),
+    Row("404 for ever", forever=answer(404), outcome=LinkExpired, says="HTTP 404"),
+    Row("206 that never tells the length", forever=Fault("never_tells")),
+    Row("redirect whose Location holds raw UTF-8", server={"answers": to_raw_utf_8}),
+    Row("a newline after the last box", server={"content": CLIP + b"\n"}, lands=CLIP + b"\n"),
+    Row(
+        "an AVIF picture",
+        server={"content": b"\0\0\0\x1cftypavif\0\0\0\0mif1miafavif" + bytes(2000)},
+        outcome=NotAVideo,
+        says="an AVIF image",
     ),
     Row(
         "HTML with 200",

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,45 @@ class TestEveryFaultOfTheStore:
         assert store.names() == store.leftovers() == []
 
 
+class TestUnfinishedUploads:
+    """Parts of an upload that was not completed are invisible, and are paid for until they are discarded."""
+
+    @pytest.fixture
+    def anothers(self, s3_client: Any, s3_by: Callable[..., S3Store]) -> tuple[S3Store, str]:
+        """A store, and the id of an upload to `v1.mp4` there that another writer is at."""
+        store = s3_by()
+        key = f"{store.prefix}/v1.mp4"
+        begun = s3_client.create_multipart_upload(Bucket=store.bucket, Key=key)
+        s3_client.upload_part(
+            Bucket=store.bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"part"
+        )
+        return store, begun["UploadId"]
+
+    def test_of_another_writer_of_the_same_name_are_left_alone(self, anothers: tuple[S3Store, str]) -> None:
+        store, _ = anothers
+        with Misbehaving(LONG) as server:
+            land(server.url, store, options=IN_PARTS)
+        assert store.names() == ["v1.mp4"]
+        assert len(store.unfinished()) == 1
+
+    def test_of_another_writer_outlive_an_upload_of_ours_that_fails(
+        self, s3_server: S3Server, s3_client: Any, s3_by: Callable[..., S3Store]
+    ) -> None:
+        fails = STORE_ROWS["store fails at the completion"]
+        with StoreProxy(s3_server.endpoint, fails) as proxy, Misbehaving(LONG) as server:
+            store = s3_by(proxy.endpoint)
+            s3_client.create_multipart_upload(Bucket=store.bucket, Key=f"{store.prefix}/v1.mp4")
+            with pytest.raises(PublishFailed):
+                land(server.url, store, options=IN_PARTS)
+        assert len(store.unfinished()) == 1
+
+    def test_that_nobody_can_be_at_any_more_are_discarded(self, anothers: tuple[S3Store, str]) -> None:
+        store, _ = anothers
+        with Misbehaving(LONG) as server:
+            land(server.url, store, options=replace(IN_PARTS, unfinished_after=0.0))
+        assert (store.names(), store.unfinished()) == (["v1.mp4"], [])
+
+
 class TestInterrupted:
     def test_while_uploading_leaves_nothing(self, s3_server: S3Server, s3_by: Callable[..., S3Store]) -> None:
         """The store says nothing more, and the task is ended from outside."""
@@ -127,7 +167,7 @@ class TestWhatIsThereAlready:
         assert (first.skipped, second.skipped) == (False, True)
         assert {**first.as_dict(), "seconds": 0, "skipped": True} == {**second.as_dict(), "seconds": 0}
 
-    def test_notes_of_the_store_save_even_the_request(self, s3_store: Callable[..., S3Store]) -> None:
+    def test_the_stores_metadata_saves_even_the_request(self, s3_store: Callable[..., S3Store]) -> None:
         store = s3_store()
         with Misbehaving(CLIP) as server:
             land(server.url, store)
