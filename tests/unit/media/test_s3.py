@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -93,6 +95,7 @@ def bucket() -> Iterator[Bucket]:
 def store(bucket: Bucket, request: pytest.FixtureRequest) -> Store:
     import boto3
     import s3fs
+    from botocore.config import Config
 
     keys = {"key": "k", "secret": "s"}
     fs = s3fs.S3FileSystem(
@@ -102,13 +105,15 @@ def store(bucket: Bucket, request: pytest.FixtureRequest) -> Store:
         skip_instance_cache=True,
     )
     client = None
-    if request.param == "boto3":
+    if request.param != "s3fs":
+        calculation = "when_required" if "without" in request.param else "when_supported"
         client = boto3.session.Session().client(
             "s3",
             region_name="us-east-1",
             endpoint_url=bucket.endpoint,
             aws_access_key_id="k",
             aws_secret_access_key="s",
+            config=Config(request_checksum_calculation=calculation),
         )
     patience = Patience(Deadline.after(60), threading.Event())
     return store_for(Destination(fs, PATH, f"s3://{PATH}"), patience, DownloadOptions(), client)
@@ -117,7 +122,8 @@ def store(bucket: Bucket, request: pytest.FixtureRequest) -> Store:
 def put(store: Store, tmp_path: Path, content: bytes, *, token: str, exclusive: bool = True) -> None:
     with TempFile(tmp_path) as file:
         os.write(file.fd, content)
-        upload = Upload(len(content), "video/mp4", {"upload": token}, exclusive=exclusive)
+        metadata = {"upload": token, "sha256": hashlib.sha256(content).hexdigest()}
+        upload = Upload(len(content), "video/mp4", metadata, exclusive=exclusive)
         store.put(file, Destination(store.fs, PATH, f"s3://{PATH}"), upload)
 
 
@@ -162,6 +168,23 @@ def test_a_store_that_cannot_take_the_default_checksums_is_told_the_setting(
     with pytest.raises(PublishFailed, match="request_checksum_calculation") as caught:
         put(store, tmp_path, b"first", token="1")
     assert code in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["boto3"], indirect=True)
+def test_the_digest_that_is_known_is_the_checksum_that_the_store_compares(
+    bucket: Bucket, store: Store, tmp_path: Path
+) -> None:
+    put(store, tmp_path, b"first", token="1")
+    (headers,) = bucket.puts
+    assert base64.b64decode(headers["x-amz-checksum-sha256"]) == hashlib.sha256(b"first").digest()
+    assert "x-amz-checksum-crc32" not in headers
+
+
+@pytest.mark.parametrize("store", ["boto3 without checksums"], indirect=True)
+def test_no_checksum_is_sent_where_none_is_wanted(bucket: Bucket, store: Store, tmp_path: Path) -> None:
+    put(store, tmp_path, b"first", token="1")
+    (headers,) = bucket.puts
+    assert not any("checksum" in name for name in headers)
 
 
 def test_the_metadata_is_read_whatever_the_case_of_its_names(
