@@ -1,7 +1,7 @@
 """Moving and judging bytes: a video's URL -> a whole file under its final name.
 
 Knows neither Airflow nor any gateway. Importing this package costs nothing; what it offers is loaded when
-it is first asked for.
+it is first used.
 """
 
 from __future__ import annotations
@@ -36,66 +36,26 @@ if TYPE_CHECKING:
     from airflow_video_provider.media.progress import LogProgress, Progress, TerminalBar
     from airflow_video_provider.media.video_file import VideoFile
 
-_HOME = {
-    "landing": ("download", "download_many"),
-    "options": ("DownloadOptions",),
-    "video_file": ("VideoFile",),
-    "progress": ("LogProgress", "Progress", "TerminalBar"),
-    "errors": (
-        "BadDestination",
-        "BadURL",
-        "Cancelled",
-        "DamagedVideo",
-        "DestinationExists",
-        "DownloadTimeout",
-        "LinkExpired",
-        "MediaError",
-        "NoSpace",
-        "NotAVideo",
-        "PublishFailed",
-        "RedirectRefused",
-        "SourceChanged",
-        "SourceRefused",
-        "TooLarge",
-        "TransferBroken",
-        "UnsafeAddress",
-        "UntrustedCertificate",
-        "printable",
-    ),
-}
-
 __all__ = [
-    "BadDestination",
-    "BadURL",
-    "Cancelled",
-    "DamagedVideo",
-    "DestinationExists",
-    "DownloadOptions",
-    "DownloadTimeout",
-    "LinkExpired",
-    "LogProgress",
-    "MediaError",
-    "NoSpace",
-    "NotAVideo",
-    "Progress",
-    "PublishFailed",
-    "RedirectRefused",
-    "SourceChanged",
-    "SourceRefused",
-    "TerminalBar",
-    "TooLarge",
-    "TransferBroken",
-    "UnsafeAddress",
-    "UntrustedCertificate",
-    "VideoFile",
-    "download",
-    "download_many",
+    "BadDestination", "BadURL", "Cancelled", "DamagedVideo", "DestinationExists", "DownloadOptions",
+    "DownloadTimeout", "LinkExpired", "LogProgress", "MediaError", "NoSpace", "NotAVideo", "Progress",
+    "PublishFailed", "RedirectRefused", "SourceChanged", "SourceRefused", "TerminalBar", "TooLarge",
+    "TransferBroken", "UnsafeAddress", "UntrustedCertificate", "VideoFile", "download", "download_many",
     "printable",
-]
+]  # fmt: skip
+
+_NOT_IN_ERRORS = {
+    "DownloadOptions": "options",
+    "LogProgress": "progress",
+    "Progress": "progress",
+    "TerminalBar": "progress",
+    "VideoFile": "video_file",
+    "download": "landing",
+    "download_many": "landing",
+}
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_NOT_IN_ERRORS.get(name, 'errors')}"), name)

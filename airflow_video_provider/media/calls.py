@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -112,10 +113,19 @@ def start(work: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
     return future
 
 
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn what a store's client raises, of whatever class, into :class:`PublishFailed`."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except Exception as error:
+        raise store_error(uri, error) from error
+
+
 def store_error(uri: str, error: Exception) -> MediaError:
     """Turn what a store raised into one of ours, with the cure where there is a known one."""
-    if isinstance(error, MediaError):
-        return error
     said = excerpt(str(error), 300) or type(error).__name__
     cure = ""
     if any(code in _texts(error) for code in NO_TRAILING_CHECKSUMS):
@@ -171,5 +181,5 @@ def _texts(error: BaseException | None) -> str:
     texts = []
     while error is not None:
         texts.append(f"{error} {error.args}")
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return " ".join(texts)

@@ -128,11 +128,11 @@ def judge_status(
 
 
 def judge_first(
-    url: Url, status: int, headers: Mapping[str, str], *, asked_range: bool
+    url: Url, status: int, headers: Mapping[str, str], *, with_range: bool
 ) -> Representation | Setback:
     """Judge the answer to a request for the whole file, 200, 206 or 416.
 
-    :param asked_range: whether the request was for ``bytes=0-``.
+    :param with_range: whether the request was for ``bytes=0-``.
     """
     if status == 416:
         if headers.get("content-range", "").endswith("/0"):
@@ -147,7 +147,7 @@ def judge_first(
                 Next.ANEW, "the server answered 206 without a readable Content-Range", ranges_lie=True
             )
         begin, end, total = span
-        if total is None and not asked_range:
+        if total is None and not with_range:
             total = end + 1  # it answers 206 to everything and never tells the length: this is its all
         if begin != 0 or total is None or end != total - 1:
             return Setback(
@@ -158,7 +158,7 @@ def judge_first(
         return fault
     if total is None and length is not None:
         total = int(length)
-    validator = validator_of(headers) if status == 206 and asked_range else None
+    validator = validator_of(headers) if status == 206 and with_range else None
     return Representation(url, total, validator, headers)
 
 

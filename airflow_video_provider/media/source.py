@@ -119,18 +119,18 @@ class Source:
         self._freshen_if_expired()
         while True:
             self.check()
-            answer = self._ask_first()
+            answer = self._request_first()
             if not isinstance(answer, Setback):
                 self._failures = 0
                 self.plan = RangePlan(self.representation.total, self.options)
                 return answer
             self.get_over(answer)
 
-    def _ask_first(self) -> Response | Setback:
+    def _request_first(self) -> Response | Setback:
         answer = self._get({"range": "bytes=0-"} if self._use_ranges else {})
         if isinstance(answer, Setback):
             return answer
-        judged = judge_first(answer.url, answer.status, answer.headers, asked_range=self._use_ranges)
+        judged = judge_first(answer.url, answer.status, answer.headers, with_range=self._use_ranges)
         try:
             if isinstance(judged, Representation):
                 self.check_size(judged.total)
@@ -147,7 +147,7 @@ class Source:
         self._url, self._trusted = answer.url, answer.trusted
         return answer
 
-    def ask_range(self, part: Range) -> Response | Setback:
+    def request_range(self, part: Range) -> Response | Setback:
         """Ask for a range of the version that is known, and believe nothing about the answer."""
         # Taken once: another connection may take over the end of this range while the answer is on its way.
         begin, end = part.position, part.end

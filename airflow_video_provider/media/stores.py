@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from airflow_video_provider.media.calls import Patience, is_taken, status_of, store_error
-from airflow_video_provider.media.destination import Destination
-from airflow_video_provider.media.errors import DestinationExists, NoSpace, PublishFailed
+from airflow_video_provider.media.calls import Patience, is_taken, status_of, store_error, store_errors
+from airflow_video_provider.media.destination import LOCAL, Destination
+from airflow_video_provider.media.errors import DestinationExists, MediaError, NoSpace, PublishFailed
 from airflow_video_provider.media.options import MIB, DownloadOptions
 from airflow_video_provider.media.tempfile import FULL_DISK, TEMP_SUFFIX, TempFile, disk_error
 
@@ -34,7 +34,7 @@ PUT_ATTEMPTS = 2
 S3 = frozenset({"s3", "s3a"})
 GCS = frozenset({"gs", "gcs"})
 AZURE = frozenset({"abfs", "abfss", "az"})
-OTHER_OBJECT_STORES = frozenset({"oci", "oss", "r2"})
+OTHERS = frozenset({"oci", "oss", "r2"})
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,15 @@ def store_for(
 
     :param s3_client: a boto3 S3 client for an S3 destination; fsspec's file system is used without one.
     """
-    if place.is_local:
-        return LocalStore(place.fs, patience, options)
     if place.protocols & S3:
         from airflow_video_provider.media.s3 import S3FsStore, S3Store
 
         if s3_client is None:
             return S3FsStore(place.fs, patience, options)
         return S3Store(place.fs, patience, options, s3_client)
-    if place.protocols & GCS:
-        return GcsStore(place.fs, patience, options)
-    if place.protocols & AZURE:
-        return AzureStore(place.fs, patience, options)
-    if place.protocols & OTHER_OBJECT_STORES:
-        return ObjectStore(place.fs, patience, options)
-    return Store(place.fs, patience, options)
+    kinds = ((LOCAL, LocalStore), (GCS, GcsStore), (AZURE, AzureStore), (OTHERS, ObjectStore))
+    kind = next((kind for protocols, kind in kinds if place.protocols & protocols), Store)
+    return kind(place.fs, patience, options)
 
 
 class Store:
@@ -105,12 +99,11 @@ class Store:
 
         :raises PublishFailed: the store cannot be called.
         """
-        try:
-            return self._stat(place)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except Exception as error:
-            raise store_error(place.uri, error) from error
+        with store_errors(place.uri):
+            try:
+                return self._stat(place)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def _stat(self, place: Destination) -> int | None:
         for path in (place.path, place.path.rpartition("/")[0]):
@@ -123,13 +116,12 @@ class Store:
 
         :raises PublishFailed: the store cannot be called.
         """
-        try:
-            # They travel as HTTP headers, whose names some stores capitalise.
-            return {name.lower(): value for name, value in (self._metadata(place) or {}).items()}
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            raise store_error(place.uri, error) from error
+        with store_errors(place.uri):
+            try:
+                # They travel as HTTP headers, whose names some stores capitalise.
+                return {name.lower(): value for name, value in (self._metadata(place) or {}).items()}
+            except FileNotFoundError:
+                return None
 
     def _metadata(self, place: Destination) -> Mapping[str, Any] | None:
         return None  # most file systems keep none
@@ -139,13 +131,12 @@ class Store:
 
         :raises PublishFailed: the store cannot be called.
         """
-        try:
-            found = json.loads(self._read(place, 0, READ_BLOCK))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
-            return None
-        except Exception as error:
-            raise store_error(place.uri, error) from error
-        return found if isinstance(found, dict) else None
+        with store_errors(place.uri):
+            try:
+                found = json.loads(self._read(place, 0, READ_BLOCK))
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+                return None
+            return found if isinstance(found, dict) else None
 
     def digest(self, place: Destination, size: int, copy: TempFile | None = None) -> str:
         """Take the SHA-256 of what lies there, as hexadecimal text.
@@ -156,10 +147,8 @@ class Store:
         """
         digest = hashlib.sha256()
         for begin in range(0, size, READ_BLOCK):
-            try:
+            with store_errors(place.uri):
                 block = self._read(place, begin, min(begin + READ_BLOCK, size))
-            except Exception as error:
-                raise store_error(place.uri, error) from error
             digest.update(block)
             if copy is not None:
                 try:
@@ -188,6 +177,8 @@ class Store:
         for failures in range(PUT_ATTEMPTS):
             try:
                 self._put(file, place, upload)
+            except MediaError:
+                raise
             except Exception as error:
                 if upload.exclusive and is_taken(error):
                     # A client that lost the reply to its own request, and sent it again, meets itself.

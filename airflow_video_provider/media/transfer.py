@@ -217,7 +217,7 @@ class Crew:
 
     def _fetch(self, response: Response | None, part: Range) -> Setback | None:
         if response is None:
-            answer = self._source.ask_range(part)
+            answer = self._source.request_range(part)
             if isinstance(answer, Setback):
                 return answer
             response = answer

@@ -59,20 +59,20 @@ class TestTheStatus:
 class TestTheFirstAnswer:
     def test_of_a_range_gives_length_and_version(self) -> None:
         headers = {"content-range": "bytes 0-99/100", "etag": '"v"', "content-length": "100"}
-        assert judge_first(URL, 206, headers, asked_range=True) == Representation(URL, 100, '"v"', headers)
+        assert judge_first(URL, 206, headers, with_range=True) == Representation(URL, 100, '"v"', headers)
 
     def test_without_ranges_offers_no_way_to_resume(self) -> None:
-        judged = judge_first(URL, 200, {"content-length": "7", "etag": '"v"'}, asked_range=True)
+        judged = judge_first(URL, 200, {"content-length": "7", "etag": '"v"'}, with_range=True)
         assert isinstance(judged, Representation)
         assert (judged.total, judged.can_resume) == (7, False)
 
     def test_of_an_unknown_length_is_asked_for_without_ranges(self) -> None:
-        judged = judge_first(URL, 206, {"content-range": "bytes 0-99/*"}, asked_range=True)
+        judged = judge_first(URL, 206, {"content-range": "bytes 0-99/*"}, with_range=True)
         assert isinstance(judged, Setback)
         assert (judged.next, judged.ranges_lie) == (Next.ANEW, True)
 
     def test_of_an_unknown_length_is_taken_from_a_server_that_never_tells(self) -> None:
-        judged = judge_first(URL, 206, {"content-range": "bytes 0-99/*"}, asked_range=False)
+        judged = judge_first(URL, 206, {"content-range": "bytes 0-99/*"}, with_range=False)
         assert isinstance(judged, Representation)
         assert (judged.total, judged.can_resume) == (100, False)
 
@@ -87,7 +87,7 @@ class TestTheFirstAnswer:
         ],
     )
     def test_that_contradicts_itself_is_asked_for_without_ranges(self, headers: dict[str, str]) -> None:
-        judged = judge_first(URL, 206, headers, asked_range=True)
+        judged = judge_first(URL, 206, headers, with_range=True)
         assert isinstance(judged, Setback)
         assert (judged.next, judged.ranges_lie) == (Next.ANEW, True)
 

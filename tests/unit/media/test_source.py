@@ -161,4 +161,4 @@ class TestARangeThatShrinks:
         opened = source(Shrinking())
         opened.open()
         part.end = 100
-        assert isinstance(opened.ask_range(part), Answer)
+        assert isinstance(opened.request_range(part), Answer)

@@ -147,6 +147,21 @@ class TestAnExclusiveWrite:
         assert len(store.content or b"") == 8
 
 
+def test_an_object_that_is_not_shown_whole_is_removed_again(tmp_path: Path) -> None:
+    removed: list[str] = []
+
+    class Losing(Store):
+        async def _info(self, name: str) -> dict[str, Any]:
+            return {"type": "file", "size": 3}
+
+        async def _rm_file(self, name: str) -> None:
+            removed.append(name)
+
+    with pytest.raises(PublishFailed, match="showed 3 bytes after 7 were uploaded; it was removed again"):
+        put(Losing("gs"), tmp_path)
+    assert removed == ["videos/v.mp4"]
+
+
 class TestOtherFileSystems:
     def test_get_the_file_under_a_temporary_name_first(self, tmp_path: Path) -> None:
         from fsspec.implementations.memory import MemoryFileSystem
