@@ -91,7 +91,7 @@ def files(folder: Path) -> list[Path]:
 
 
 class TestLanding:
-    def test_in_a_directory_makes_the_directory_and_the_file(
+    def test_a_directory_is_made_and_the_file_in_it(
         self, gateway: Gateway, finished: Callable[..., str], folder: Path, logged: list[str]
     ) -> None:
         video_id = finished()
@@ -106,20 +106,18 @@ class TestLanding:
         assert frames(path) > 1
         assert gateway.paid == 1, "what the test itself submitted"
 
-    def test_under_an_exact_name_takes_that_name(self, finished: Callable[..., str], folder: Path) -> None:
+    def test_an_exact_name_is_taken(self, finished: Callable[..., str], folder: Path) -> None:
         result = download(finished(), f"{folder.as_uri()}/the film.mp4".replace(" ", "-"))
         assert files(folder) == [folder / "the-film.mp4"]
         assert result["uri"].endswith("/the-film.mp4")
         assert frames(folder / "the-film.mp4") > 1
 
-    def test_under_a_template_of_ones_own_fills_it_in(
-        self, finished: Callable[..., str], folder: Path
-    ) -> None:
+    def test_a_template_of_ones_own_is_filled_in(self, finished: Callable[..., str], folder: Path) -> None:
         video = {"video_id": finished(), "model": MODEL}
         download(video, f"{folder.as_uri()}/", file_name="{model}-fox.{ext}")
         assert [path.name for path in files(folder)] == [f"{MODEL}-fox.mp4"]
 
-    def test_in_a_bucket_puts_the_very_bytes_there(
+    def test_a_bucket_gets_the_very_bytes(
         self, finished: Callable[..., str], store_connection: str, s3_server: S3Server, tmp_path: Path
     ) -> None:
         result = download(finished(), f"s3://store@videos/{tmp_path.name}/landed/")
@@ -130,7 +128,7 @@ class TestLanding:
         assert path.stat().st_size == result["size"]
         assert frames(path) > 1
 
-    def test_in_a_bucket_by_the_client_that_airflow_makes_for_the_connection(
+    def test_a_bucket_is_written_by_the_client_that_airflow_makes_for_the_connection(
         self,
         finished: Callable[..., str],
         store_connection: str,
@@ -145,7 +143,7 @@ class TestLanding:
         download(finished(), f"s3://store@videos/{tmp_path.name}/by-airflow/")
         assert made == ["store"]
 
-    def test_under_an_exact_key_takes_that_key(
+    def test_an_exact_key_is_taken(
         self, finished: Callable[..., str], store_connection: str, s3_server: S3Server, tmp_path: Path
     ) -> None:
         download(finished(), f"s3://store@videos/{tmp_path.name}/exact/fox.mp4")
@@ -165,7 +163,7 @@ class TestLanding:
 
     @pytest.mark.parametrize("dialect", ["unified", "openai", "newapi"])
     @pytest.mark.parametrize("model", [MODEL, "sora-2", SIGNED])
-    def test_works_through_every_dialect(
+    def test_a_video_lands_through_every_dialect(
         self,
         connect: Callable[..., str],
         finished: Callable[..., str],
@@ -177,7 +175,9 @@ class TestLanding:
         download(finished(model=model), f"{folder.as_uri()}/")
         assert frames(*files(folder)) > 1
 
-    def test_twice_is_once(self, gateway: Gateway, finished: Callable[..., str], folder: Path) -> None:
+    def test_landing_twice_is_landing_once(
+        self, gateway: Gateway, finished: Callable[..., str], folder: Path
+    ) -> None:
         video_id = finished()
         assert download(video_id, f"{folder.as_uri()}/")["skipped"] is False
         (path,) = files(folder)
@@ -185,7 +185,9 @@ class TestLanding:
         assert download(video_id, f"{folder.as_uri()}/")["skipped"] is True
         assert path.stat().st_mtime_ns == written
 
-    def test_over_something_else_only_when_told_so(self, finished: Callable[..., str], folder: Path) -> None:
+    def test_something_else_is_replaced_only_when_told_so(
+        self, finished: Callable[..., str], folder: Path
+    ) -> None:
         folder.mkdir()
         (folder / "fox.mp4").write_bytes(b"something else")
         destination = f"{folder.as_uri()}/fox.mp4"
@@ -197,7 +199,7 @@ class TestLanding:
 
 
 class TestTheURL:
-    def test_that_the_xcom_has_is_used(
+    def test_the_url_that_the_xcom_has_is_used(
         self, gateway: Gateway, finished: Callable[..., str], told: Callable[..., Any], folder: Path
     ) -> None:
         video_id = finished()
@@ -206,14 +208,14 @@ class TestTheURL:
         download(video, f"{folder.as_uri()}/")
         assert all("/cdn/" in request["path"] for request in gateway.requests()[asked:])
 
-    def test_that_is_missing_is_asked_for(
+    def test_a_url_that_is_missing_is_queried(
         self, gateway: Gateway, finished: Callable[..., str], folder: Path
     ) -> None:
         video = {"video_id": finished(model=SIGNED), "video_url": None}
         download(video, f"{folder.as_uri()}/")
         assert sum("/v1/video/query" in request["path"] for request in gateway.requests()) == 1
 
-    def test_that_expired_is_asked_for_afresh(
+    def test_a_url_that_expired_is_queried_afresh(
         self, gateway: Gateway, finished: Callable[..., str], told: Callable[..., Any], folder: Path
     ) -> None:
         video_id = finished("a fox [url-expires=5]")
@@ -224,7 +226,7 @@ class TestTheURL:
         assert sum("/v1/video/query" in request["path"] for request in gateway.requests()) == asked + 1
         assert frames(*files(folder)) > 1
 
-    def test_of_an_xcom_that_was_rendered_as_text_is_read(
+    def test_an_xcom_that_was_rendered_as_text_is_read(
         self, finished: Callable[..., str], folder: Path
     ) -> None:
         download(str({"video_id": finished(), "video_url": None}), f"{folder.as_uri()}/")
@@ -232,7 +234,7 @@ class TestTheURL:
 
     @pytest.mark.parametrize("fault", ["url-late=2", "url-lost", "content-url", "data-url"])
     @pytest.mark.parametrize("dialect", ["unified", "openai", "newapi"])
-    def test_that_comes_late_or_never_or_is_odd_does_not_matter(
+    def test_a_url_that_comes_late_or_never_or_is_odd_does_not_matter(
         self,
         connect: Callable[..., str],
         finished: Callable[..., str],
@@ -245,7 +247,7 @@ class TestTheURL:
         download(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
         assert frames(*files(folder)) > 1
 
-    def test_of_a_gateway_that_stumbles_is_asked_for_again(
+    def test_a_gateway_that_stumbles_is_queried_again(
         self, finished: Callable[..., str], clock: Clock, folder: Path
     ) -> None:
         download(finished("a fox [flap=3]"), f"{folder.as_uri()}/")
@@ -254,7 +256,7 @@ class TestTheURL:
     @pytest.mark.parametrize(
         "fault", ["no-length", "no-range", "wrong-type", "truncated=1", "cdn-redirect=1", "cdn-404=1"]
     )
-    def test_of_a_host_with_manners_of_its_own_is_fetched_all_the_same(
+    def test_a_host_with_manners_of_its_own_is_fetched_from_all_the_same(
         self, finished: Callable[..., str], folder: Path, fault: str
     ) -> None:
         result = download(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
@@ -265,7 +267,7 @@ class TestTheURL:
 class TestAURLThatLeadsNowhere:
     """The gateway serves the file by its own route, so that is tried before giving up."""
 
-    def test_because_its_address_is_not_public_is_replaced_by_the_gateways_own_route(
+    def test_a_url_whose_address_is_not_public_is_replaced_by_the_gateways_own_route(
         self, connect: Callable[..., str], finished: Callable[..., str], folder: Path, logged: list[str]
     ) -> None:
         connect(extra={"allowed_hosts": ["10.1.2.3"]})
@@ -273,7 +275,7 @@ class TestAURLThatLeadsNowhere:
         assert frames(*files(folder)) > 1
         assert any("Fetching it by the gateway's own route" in line for line in logged)
 
-    def test_because_nobody_listens_there_is_replaced_by_the_gateways_own_route(
+    def test_a_url_where_nobody_listens_is_replaced_by_the_gateways_own_route(
         self, finished: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         url = f"http://127.0.0.1:{free_port()}/v1/videos/x.mp4"
@@ -281,7 +283,7 @@ class TestAURLThatLeadsNowhere:
         download(finished(), f"{folder.as_uri()}/", **AT_ONCE)
         assert frames(*files(folder)) > 1
 
-    def test_because_it_wants_the_key_at_another_name_is_replaced_by_the_gateways_own_route(
+    def test_a_url_that_wants_the_key_at_another_name_is_replaced_by_the_gateways_own_route(
         self, connect: Callable[..., str], gateway: Gateway, finished: Callable[..., str], folder: Path
     ) -> None:
         """The gateway takes itself for 127.0.0.1, and the connection knows it as localhost."""
@@ -292,7 +294,7 @@ class TestAURLThatLeadsNowhere:
         assert frames(*files(folder)) > 1
         assert gateway.leaks == []
 
-    def test_is_not_replaced_where_the_other_file_was_asked_for(
+    def test_the_gateways_own_route_is_not_taken_for_the_original_file(
         self, connect: Callable[..., str], finished: Callable[..., str], folder: Path
     ) -> None:
         connect(extra={"allowed_hosts": ["10.1.2.3"]})
@@ -301,12 +303,12 @@ class TestAURLThatLeadsNowhere:
 
 
 class TestOptions:
-    def test_reach_the_download(self, finished: Callable[..., str], folder: Path) -> None:
+    def test_options_reach_the_download(self, finished: Callable[..., str], folder: Path) -> None:
         error = refused(finished(), f"{folder.as_uri()}/", options={"max_bytes": 1000})
         assert "max_bytes=1000" in str(error)
 
     @pytest.mark.parametrize("timeout", [60, timedelta(minutes=1), None])
-    def test_take_a_timeout_of_either_kind(
+    def test_the_timeout_is_taken_as_seconds_or_timedelta(
         self, timeout: Any, finished: Callable[..., str], folder: Path
     ) -> None:
         download(finished(), f"{folder.as_uri()}/", timeout=timeout, check="frames")
@@ -321,7 +323,7 @@ class TestOptions:
             ({"options": {"patience": 3}}, TypeError),
         ],
     )
-    def test_that_cannot_be_are_refused_while_the_dag_is_parsed(
+    def test_options_that_cannot_be_are_refused_while_the_dag_is_parsed(
         self, wrong: dict[str, Any], error: type[Exception]
     ) -> None:
         (name,) = wrong
@@ -335,7 +337,7 @@ class TestTheKeyGoesToTheGatewayOnly:
                   "[content-url]", "[cdn-403=1]"],
     )  # fmt: skip
     @pytest.mark.parametrize("model", [MODEL, SIGNED])
-    def test_and_never_to_the_host_of_the_files(
+    def test_the_key_never_goes_to_the_host_of_the_files(
         self,
         gateway: Gateway,
         finished: Callable[..., str],
@@ -354,7 +356,7 @@ class TestTheKeyGoesToTheGatewayOnly:
 
 
 class TestAFailure:
-    """Leaves nothing, and its message:"""
+    """Leaves nothing, whatever it was."""
 
     def check(self, folder: Path, error: AirflowException, kind: type[AirflowException], *words: str) -> None:
         assert type(error) is kind
@@ -362,9 +364,7 @@ class TestAFailure:
             assert word in str(error), str(error)
         assert files(folder) == []
 
-    def test_of_a_video_that_is_not_finished_says_what_to_wait_with(
-        self, gateway: Gateway, folder: Path
-    ) -> None:
+    def test_an_unfinished_video_says_what_to_wait_with(self, gateway: Gateway, folder: Path) -> None:
         error = refused(gateway.submit("a fox"), f"{folder.as_uri()}/")
         self.check(folder, error, VideoNotReady, "is not finished", "VideoTaskSensor")
 
@@ -376,21 +376,21 @@ class TestAFailure:
             ("expired", "waited too long"),
         ],
     )
-    def test_of_a_generation_that_failed_gives_the_gateways_reason(
+    def test_a_failed_generation_gives_the_gateways_reason(
         self, finished: Callable[..., str], folder: Path, fault: str, reason: str
     ) -> None:
         error = refused(finished(f"doomed [{fault}]"), f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, reason)
 
-    def test_of_an_id_that_the_gateway_does_not_know_says_what_to_check(self, folder: Path) -> None:
+    def test_an_unknown_id_says_what_to_check(self, folder: Path) -> None:
         error = refused("veo3.1-fast:1-nobody", f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "knows no such task", "Check the id")
 
-    def test_without_an_id_says_what_to_give(self, folder: Path) -> None:
+    def test_a_missing_id_says_what_to_give(self, folder: Path) -> None:
         error = refused({"video_id": None}, f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "give the gateway's task id")
 
-    def test_of_a_wrong_key_names_the_connections_password(
+    def test_a_wrong_key_names_the_connections_password(
         self, connect: Callable[..., str], finished: Callable[..., str], folder: Path
     ) -> None:
         video_id = finished()
@@ -398,21 +398,21 @@ class TestAFailure:
         error = refused(video_id, f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "Check the connection's password")
 
-    def test_of_a_gateway_that_is_not_there_names_its_host(
+    def test_a_gateway_that_is_not_there_is_named(
         self, connect: Callable[..., str], clock: Clock, folder: Path
     ) -> None:
         connect(host="http://gateway.invalid")
         error = refused("a", f"{folder.as_uri()}/")
         self.check(folder, error, VideoGatewayUnreachable, "gateway.invalid")
 
-    def test_of_a_dialect_that_is_none_names_the_connection(
+    def test_a_dialect_that_is_none_names_the_connection(
         self, connect: Callable[..., str], folder: Path
     ) -> None:
         connect(extra={"dialect": "azure"})
         error = refused("a", f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "'video_default'", "dialect: 'azure' is none")
 
-    def test_of_a_file_that_is_gone_names_the_status(
+    def test_a_file_that_is_gone_names_the_status(
         self, finished: Callable[..., str], clock: Clock, folder: Path
     ) -> None:
         """Succeeded, says the gateway, and has neither a URL nor the file itself."""
@@ -421,26 +421,26 @@ class TestAFailure:
         self.check(folder, error, type(error), "404", "was not put into")
 
     @pytest.mark.parametrize("fault", ["cdn-403", "cdn-404"])
-    def test_of_a_link_that_is_refused_says_that_fetching_again_is_free(
+    def test_a_refused_link_says_that_fetching_again_is_free(
         self, finished: Callable[..., str], clock: Clock, folder: Path, fault: str
     ) -> None:
         error = refused(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/", **AT_ONCE)
         self.check(folder, error, VideoDownloadFailed, fault[-3:], "Fetching it again costs nothing")
 
     @pytest.mark.parametrize(("fault", "words"), [("not-a-video", "HTML"), ("short", "")])
-    def test_of_a_file_that_is_no_whole_video_says_what_it_is(
+    def test_a_file_that_is_no_whole_video_says_what_it_is(
         self, finished: Callable[..., str], folder: Path, fault: str, words: str
     ) -> None:
         error = refused(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
         self.check(folder, error, VideoDownloadFailed, words, "costs nothing")
 
-    def test_of_a_file_that_is_too_large_names_the_bound(
+    def test_a_file_that_is_too_large_names_the_bound(
         self, finished: Callable[..., str], folder: Path
     ) -> None:
         error = refused(finished(), f"{folder.as_uri()}/", max_bytes=1000)
         self.check(folder, error, AirflowFailException, "1000")
 
-    def test_of_a_host_that_is_not_allowed_names_the_setting(
+    def test_a_host_that_is_not_allowed_names_the_setting(
         self, connect: Callable[..., str], finished: Callable[..., str], folder: Path
     ) -> None:
         """The gateway's own host and port always are; the host of the files has another port."""
@@ -458,26 +458,26 @@ class TestAFailure:
             ("ftps3://bucket/videos/", ("ftps3://bucket/videos/ cannot be used",)),
         ],
     )
-    def test_of_a_destination_that_is_none_says_how_to_write_one(
+    def test_a_destination_that_is_none_says_how_to_write_one(
         self, finished: Callable[..., str], folder: Path, destination: str, words: tuple[str, ...]
     ) -> None:
         self.check(folder, refused(finished(), destination), AirflowFailException, "destination: ", *words)
 
     @pytest.mark.usefixtures("airflow_database")
-    def test_of_a_store_whose_connection_is_missing_names_it(
+    def test_a_store_whose_connection_is_missing_names_it(
         self, finished: Callable[..., str], folder: Path
     ) -> None:
         error = refused(finished(), "s3://nobody_made_it@videos/landed/")
         self.check(folder, error, AirflowFailException, "destination: ", "`nobody_made_it` isn't defined")
 
-    def test_of_a_bucket_that_is_not_there_names_it(
+    def test_a_bucket_that_is_not_there_is_named(
         self, finished: Callable[..., str], store_connection: str, folder: Path
     ) -> None:
         error = refused(finished(), "s3://store@no-such-bucket/landed/")
         assert isinstance(error, VideoDownloadFailed | AirflowFailException)
         self.check(folder, error, type(error), "was not put into", "no-such-bucket")
 
-    def test_of_a_directory_that_cannot_be_made_names_it(
+    def test_a_directory_that_cannot_be_made_is_named(
         self, finished: Callable[..., str], folder: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "file").write_text("in the way")
@@ -486,7 +486,7 @@ class TestAFailure:
         self.check(folder, error, type(error), "was not put into", str(tmp_path))
 
     @pytest.mark.parametrize("name", ["../{video_id}.{ext}", "{nothing}.{ext}", "{video_id"])
-    def test_of_a_name_that_is_none_names_the_argument(
+    def test_a_template_that_is_none_names_the_argument(
         self, finished: Callable[..., str], folder: Path, name: str
     ) -> None:
         error = refused(finished(), f"{folder.as_uri()}/", file_name=name)
@@ -525,7 +525,7 @@ def test_a_download_can_be_mapped_over_what_was_generated(
 
 
 class TestAList:
-    def test_each_video_lands_or_fails_by_itself(
+    def test_each_video_of_a_list_lands_or_fails_by_itself(
         self, connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
     ) -> None:
         good = [gateway.submit("a heron"), gateway.submit("a stork")]
@@ -547,7 +547,7 @@ class TestAList:
         assert [landed["skipped"] for landed in again["landed"]] == [True, False, True]
         assert len(list(tmp_path.iterdir())) == 3
 
-    def test_may_go_on_with_what_landed(
+    def test_a_task_may_go_on_with_what_landed(
         self, connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
     ) -> None:
         good = gateway.submit("a heron")
@@ -570,14 +570,14 @@ class TestAList:
             ({"videos": []}, "videos: the list is empty"),
         ],
     )
-    def test_that_cannot_be_is_refused(
+    def test_a_list_that_cannot_be_is_refused(
         self, connection: str, tmp_path: Path, arguments: dict[str, Any], words: str
     ) -> None:
         operator = VideoDownloadOperator(task_id="land", destination=f"{tmp_path.as_uri()}/", **arguments)
         with pytest.raises(AirflowFailException, match=words):
             operator.execute(context_of())
 
-    def test_needs_a_directory(self, connection: str, tmp_path: Path) -> None:
+    def test_a_list_needs_a_directory(self, connection: str, tmp_path: Path) -> None:
         operator = VideoDownloadOperator(
             task_id="land", videos=["a", "b"], destination=f"{tmp_path.as_uri()}/x.mp4"
         )

@@ -275,7 +275,9 @@ def serve(row: Row) -> Misbehaving:
 class TestEveryFault:
     @pytest.mark.parametrize("connections", [1, 8], ids=["one", "many"])
     @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-    def test_ends_in_a_whole_file_or_a_named_error(self, row: Row, connections: int, store: Store) -> None:
+    def test_every_fault_ends_in_a_whole_file_or_a_named_error(
+        self, row: Row, connections: int, store: Store
+    ) -> None:
         with serve(row) as server, Watcher(store, "v1.mp4") as watcher:
             url = f"{server.url}?sig={SECRET}"
             if row.outcome is None:
@@ -292,7 +294,7 @@ class TestEveryFault:
         assert watcher.seen <= {row.lands}
         assert store.leftovers() == []
 
-    def test_stands_in_the_documentation(self, pytestconfig: pytest.Config) -> None:
+    def test_every_fault_stands_in_the_documentation(self, pytestconfig: pytest.Config) -> None:
         text = (pytestconfig.rootpath / "docs" / "downloads.md").read_text()
         missing = [row.name for row in ROWS if f"| {row.name} |" not in text]
         assert missing == []
@@ -366,7 +368,7 @@ class TestFreshLinks:
 class TestCredentials:
     KEY: ClassVar = {"Authorization": "Bearer sk-secret"}
 
-    def test_go_to_their_own_origin_only(self, store: Store) -> None:
+    def test_credentials_go_to_their_own_origin_only(self, store: Store) -> None:
         with (
             Misbehaving(CLIP) as cdn,
             Misbehaving(CLIP, forever=answer(302, Location=cdn.url)) as gateway,
@@ -375,12 +377,12 @@ class TestCredentials:
         assert {seen.headers.get("authorization") for seen in gateway.seen} == {"Bearer sk-secret"}
         assert {seen.headers.get("authorization") for seen in cdn.seen} == {None}
 
-    def test_are_not_sent_to_a_link_elsewhere(self, store: Store) -> None:
+    def test_credentials_are_not_sent_to_a_link_elsewhere(self, store: Store) -> None:
         with Misbehaving(CLIP) as cdn:
             land(cdn.url, store, headers=self.KEY, headers_origin="https://gateway.example")
         assert {seen.headers.get("authorization") for seen in cdn.seen} == {None}
 
-    def test_do_not_come_back_after_a_detour(self, store: Store) -> None:
+    def test_credentials_do_not_come_back_after_a_detour(self, store: Store) -> None:
         with Misbehaving(CLIP) as cdn, Misbehaving(CLIP) as gateway:
             gateway.answers = lambda seen: (
                 answer(302, Location=cdn.url) if seen.target == "/clip.mp4" else None
@@ -430,7 +432,7 @@ class TestAddresses:
             "http://169.254.169.254/",
         ],
     )
-    def test_that_are_not_public_are_never_connected_to(self, url: str, store: Store) -> None:
+    def test_addresses_that_are_not_public_are_never_connected_to(self, url: str, store: Store) -> None:
         with Misbehaving(CLIP) as server:
             with pytest.raises(UnsafeAddress, match="not a public one"):
                 land(url.format(port=server.port), store, allowed_hosts=())
@@ -460,19 +462,21 @@ class TestAddresses:
 
 class TestTls:
     @pytest.mark.parametrize("connections", [1, 8], ids=["one", "many"])
-    def test_is_resumed_like_everything_else(
+    def test_a_download_over_tls_is_resumed_like_any_other(
         self, connections: int, store: Store, tls: ssl.SSLContext, certificate: Path
     ) -> None:
         with Misbehaving(CLIP, script=(cut(MIDDLE), reset(1000)), tls=tls) as server:
             landed = land(server.url, store, verify=str(certificate), connections=connections, options=EAGER)
         assert (landed.sha256, store.leftovers()) == (digest(CLIP), [])
 
-    def test_of_nobody_known_is_not_trusted(self, store: Store, tls: ssl.SSLContext) -> None:
+    def test_a_certificate_of_nobody_known_is_not_trusted(self, store: Store, tls: ssl.SSLContext) -> None:
         with Misbehaving(CLIP, tls=tls) as server, pytest.raises(UntrustedCertificate, match="verify"):
             land(server.url, store)
         assert store.names() == store.leftovers() == []
 
-    def test_is_not_left_for_plain_http(self, store: Store, tls: ssl.SSLContext, certificate: Path) -> None:
+    def test_https_is_not_left_for_plain_http(
+        self, store: Store, tls: ssl.SSLContext, certificate: Path
+    ) -> None:
         with (
             Misbehaving(CLIP) as plain,
             Misbehaving(CLIP, tls=tls, forever=answer(302, Location=plain.url)) as server,
@@ -481,7 +485,7 @@ class TestTls:
                 land(server.url, store, verify=str(certificate))
             assert plain.seen == []
 
-    def test_is_broken_off_when_the_time_is_over(
+    def test_a_download_over_tls_is_broken_off_when_the_time_is_over(
         self, store: Store, tls: ssl.SSLContext, certificate: Path
     ) -> None:
         with Misbehaving(CLIP, forever=stall(MIDDLE), tls=tls) as server:

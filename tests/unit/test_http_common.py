@@ -15,7 +15,7 @@ from airflow_video_provider.http_common import (
 
 
 class TestNothingSecretIsPrinted:
-    def test_of_a_url(self) -> None:
+    def test_nothing_secret_of_a_url_is_printed(self) -> None:
         assert printable("https://u:pw@h:8/p/v.mp4?sig=abc#f") == "https://h:8/p/v.mp4?…"
         assert printable("data:video/mp4;base64,AAAA") == "data:video/mp4,…"
 
@@ -33,10 +33,10 @@ class TestNothingSecretIsPrinted:
             "{'access_token': 'SECRET'}",
         ],
     )
-    def test_of_what_a_server_says(self, text: str) -> None:
+    def test_nothing_secret_that_a_server_says_is_printed(self, text: str) -> None:
         assert "SECRET" not in excerpt(text)
 
-    def test_of_the_query_of_a_url_in_a_text(self) -> None:
+    def test_the_query_of_a_url_in_a_text_is_cut(self) -> None:
         assert without_queries("Get https://h/x?sig=SECRET: refused") == "Get https://h/x refused"
 
 

@@ -10,7 +10,7 @@ from airflow_video_provider.media.guard import AddressGuard, is_public
 
 class TestPublicAddresses:
     @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
-    def test_pass(self, address: str) -> None:
+    def test_public_addresses_pass(self, address: str) -> None:
         assert is_public(ipaddress.ip_address(address))
 
     @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ class TestPublicAddresses:
             "2001:0:0:0:0:0:80ff:fffe",
         ],
     )
-    def test_are_the_only_ones(self, address: str) -> None:
+    def test_addresses_that_are_not_public_do_not_pass(self, address: str) -> None:
         assert not is_public(ipaddress.ip_address(address))
 
 
@@ -66,12 +66,12 @@ class TestAllowedHosts:
             ("localhost:8080", "localhost", 8080, "127.0.0.1", True),
         ],
     )
-    def test_open_what_they_name_and_nothing_else(
+    def test_an_allowed_host_opens_what_it_names_and_nothing_else(
         self, entry: str, host: str, port: int, address: str, passes: bool
     ) -> None:
         assert AddressGuard([entry]).allows(host, port, ipaddress.ip_address(address)) is passes
 
     @pytest.mark.parametrize("entry", ["", "10.0.0.0/99", "https://host/"])
-    def test_that_say_nothing_are_refused(self, entry: str) -> None:
+    def test_an_allowed_host_that_names_nothing_is_refused(self, entry: str) -> None:
         with pytest.raises(BadDestination, match="allowed_hosts"):
             AddressGuard([entry])

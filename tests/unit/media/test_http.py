@@ -25,7 +25,7 @@ class TestUrls:
             (" https://h/a?b\r\n", b"/a?b"),
         ],
     )
-    def test_are_sent_byte_for_byte(self, url: str, target: bytes) -> None:
+    def test_a_url_is_sent_byte_for_byte(self, url: str, target: bytes) -> None:
         assert Url.parse(url).target == target
 
     @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ class TestUrls:
             "",
         ],
     )
-    def test_that_are_ambiguous_or_foreign_are_refused(self, url: str) -> None:
+    def test_an_ambiguous_or_foreign_url_is_refused(self, url: str) -> None:
         with pytest.raises(BadURL):
             Url.parse(url)
 
-    def test_have_one_origin_however_written(self) -> None:
+    def test_a_url_has_one_origin_however_it_is_written(self) -> None:
         assert (
             Url.parse("https://Host/").origin == Url.parse("https://host:443/x").origin == "https://host:443"
         )

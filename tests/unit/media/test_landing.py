@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from airflow_video_provider.media import BadDestination, BadURL, DownloadOptions, download
+from airflow_video_provider.media import (
+    BadDestination,
+    BadURL,
+    DestinationExists,
+    VideoFile,
+    download,
+)
+from tests.system.videos import h264
 
 
 class TestWrongArguments:
@@ -22,16 +34,49 @@ class TestWrongArguments:
             ({"destination": "/tmp/x", "url": "ftp://h/x"}, BadURL),
         ],
     )
-    def test_are_named(self, arguments: dict[str, object], error: type[Exception]) -> None:
+    def test_a_wrong_argument_is_named_before_anything_is_fetched(
+        self, arguments: dict[str, object], error: type[Exception]
+    ) -> None:
         with pytest.raises(error):
             download(**{"url": self.URL, **arguments})  # type: ignore[arg-type]
+
+
+class TestAnotherWriterWhoWasFaster:
+    """Between the last look at the name and the write to it."""
+
+    URL = "data:video/mp4;base64," + base64.b64encode(h264(seconds=1)).decode()
+
+    def landed(
+        self, path: Path, others: bytes, monkeypatch: pytest.MonkeyPatch, **policies: Any
+    ) -> VideoFile:
+        link = os.link
+
+        def too_late(source: Any, target: Any) -> None:
+            Path(target).write_bytes(others)
+            link(source, target)
+
+        monkeypatch.setattr(os, "link", too_late)
+        return download(self.URL, path, progress=lambda moment: None, **policies)
+
+    def test_the_same_video_of_a_faster_writer_is_as_good(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.landed(tmp_path / "v.mp4", h264(seconds=1), monkeypatch).skipped
+
+    def test_another_video_of_a_faster_writer_is_not_replaced(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(DestinationExists, match="exists already"):
+            self.landed(tmp_path / "v.mp4", b"another", monkeypatch)
+        assert (tmp_path / "v.mp4").read_bytes() == b"another"
+
+    def test_a_faster_writer_is_an_error_where_nothing_may_be_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(DestinationExists):
+            self.landed(tmp_path / "v.mp4", h264(seconds=1), monkeypatch, if_exists="fail")
 
 
 def test_a_policy_that_does_not_exist_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="patience"):
         download("http://192.0.2.1/x.mp4", "/tmp/x", patience=3)  # type: ignore[call-arg]
-
-
-def test_a_check_that_does_not_exist_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="check: 'nothing' is none; allowed: structure, packets, frames"):
-        DownloadOptions(check="nothing")  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ class TestFirstBytes:
             (b"\x47" + bytes(187) + b"\x47", "mpegts"),
         ],
     )
-    def test_tell_the_container(self, head: bytes, container: str) -> None:
+    def test_the_first_bytes_tell_the_container(self, head: bytes, container: str) -> None:
         kind = sniff(head)
         assert kind is not None
         assert kind.container == container
@@ -76,7 +76,7 @@ class TestFirstBytes:
             (b"\x00\x01\x02\x03\xff\xfe\xfd\xfc", "no known video format"),
         ],
     )
-    def test_that_are_no_video_are_described(self, head: bytes, words: str) -> None:
+    def test_first_bytes_that_are_no_video_are_described(self, head: bytes, words: str) -> None:
         assert sniff(head) is None
         assert words in describe(head)
 
@@ -105,17 +105,19 @@ class TestPicturesAndSound:
             (b"OggS" + bytes(24) + b"OpusHead", "Ogg sound"),
         ],
     )
-    def test_by_their_first_bytes(self, head: bytes, name: str) -> None:
+    def test_pictures_and_sound_are_named_by_their_first_bytes(self, head: bytes, name: str) -> None:
         assert sniff(head) is None
         assert name in describe(head)
 
     @pytest.mark.parametrize("check", CHECKS)
     @pytest.mark.parametrize("container", ["mp4", "mov", "ogg"])
-    def test_by_what_is_in_the_container(self, container: str, check: Check, tmp_path: Path) -> None:
+    def test_sound_is_named_by_what_is_in_the_container(
+        self, container: str, check: Check, tmp_path: Path
+    ) -> None:
         with pytest.raises(NotAVideo, match="sound"):
             probe_file(written(tmp_path, sound(container)), "it", check=check)
 
-    def test_by_the_boxes_of_a_picture_under_a_videos_brand(self, tmp_path: Path) -> None:
+    def test_a_picture_under_a_videos_brand_is_told_by_its_boxes(self, tmp_path: Path) -> None:
         picture = ftyp(b"isom", b"mif1") + struct.pack(">I4s", 16, b"meta") + bytes(8)
         with pytest.raises(NotAVideo, match="still picture"):
             probe_file(written(tmp_path, picture), "it")
@@ -124,7 +126,7 @@ class TestPicturesAndSound:
 class TestBytesAfterTheLastBox:
     @pytest.mark.parametrize("check", CHECKS)
     @pytest.mark.parametrize("tail", [b"\n", b"\r\n", bytes(1), bytes(7), bytes(16), bytes(4096)])
-    def test_that_are_nothing_are_a_warning(
+    def test_zeros_and_line_ends_after_the_last_box_are_a_warning(
         self, tail: bytes, check: Check, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path = written(tmp_path, h264(seconds=1) + tail)
@@ -134,11 +136,11 @@ class TestBytesAfterTheLastBox:
         assert f"{len(tail)} bytes of nothing" in caplog.text
 
     @pytest.mark.parametrize("tail", [b"junk", b"\x00\x00\x01\x00mo", bytes(100_000)])
-    def test_that_may_be_the_rest_of_something_are_damage(self, tail: bytes, tmp_path: Path) -> None:
+    def test_other_bytes_after_the_last_box_are_damage(self, tail: bytes, tmp_path: Path) -> None:
         with pytest.raises(DamagedVideo):
             probe_file(written(tmp_path, h264(seconds=1) + tail), "it")
 
-    def test_do_not_excuse_a_file_without_its_index(self, tmp_path: Path) -> None:
+    def test_zeros_do_not_excuse_a_file_without_its_index(self, tmp_path: Path) -> None:
         cut = h264(seconds=1, faststart=False)
         cut = cut[: cut.rindex(b"moov") - 4]
         with pytest.raises(DamagedVideo):

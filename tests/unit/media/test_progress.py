@@ -6,11 +6,11 @@ from airflow_video_provider.media.progress import LogProgress, Meter, Progress
 
 
 class TestProgress:
-    def test_says_bytes_percent_rate_and_time_left(self) -> None:
+    def test_progress_says_bytes_percent_rate_and_time_left(self) -> None:
         moment = Progress("v", 50 * 2**20, 200 * 2**20, 2**20, 50.0)
         assert str(moment) == "v: 50.0 MiB of 200.0 MiB (25 %), 1.0 MiB/s, 2 min 30 s left"
 
-    def test_is_one_line_for_a_short_download_and_one_every_few_seconds_for_a_long_one(
+    def test_progress_is_a_line_every_few_seconds_and_one_at_the_end(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")

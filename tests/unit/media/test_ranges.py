@@ -16,7 +16,7 @@ MIN_RANGE = OPTIONS.min_range
 
 class TestRangePlan:
     @given(st.integers(1, 300 * MIB), st.integers(1, 16), st.randoms(use_true_random=False))
-    def test_hands_out_every_byte_once(self, total: int, connections: int, rng: Random) -> None:
+    def test_every_byte_is_handed_out_once(self, total: int, connections: int, rng: Random) -> None:
         plan, running, fetched = RangePlan(total, OPTIONS), list[Range](), list[tuple[int, int]]()
         first = plan.take(1)
         assert first is not None
@@ -48,7 +48,7 @@ class TestRangePlan:
             position = end
         assert position == total == plan.received == plan.watermark
 
-    def test_of_unknown_length_is_one_part_that_tells_it(self) -> None:
+    def test_a_file_of_unknown_length_is_one_range_that_tells_it(self) -> None:
         plan = RangePlan(None, OPTIONS)
         part = plan.take(4)
         assert part is not None
@@ -68,16 +68,16 @@ class TestConnectionScaler:
             levels.append(pace.connections(now=now, received=int(received), total=total, ceiling=ceiling))
         return levels
 
-    def test_adds_connections_while_each_brings_its_own_rate(self) -> None:
+    def test_connections_are_added_while_each_brings_its_own_rate(self) -> None:
         assert max(self.run(lambda n: n * 20e6)) == 16
 
-    def test_takes_back_what_brings_nothing(self) -> None:
+    def test_connections_that_bring_nothing_are_taken_back(self) -> None:
         levels = self.run(lambda n: 50e6)
         assert max(levels) <= 4
         assert levels[-1] <= 2
 
-    def test_leaves_a_fast_source_alone(self) -> None:
+    def test_a_fast_source_keeps_its_one_connection(self) -> None:
         assert max(self.run(lambda n: 2e9)) == 1
 
-    def test_keeps_to_the_ceiling(self) -> None:
+    def test_there_are_never_more_connections_than_allowed(self) -> None:
         assert max(self.run(lambda n: n * 5e6, ceiling=3)) == 3

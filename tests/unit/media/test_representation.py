@@ -39,7 +39,7 @@ class TestTheStatus:
             (502, "", Next.LATER),
         ],
     )
-    def test_says_what_is_left_to_do(self, status: int, text: str, next_: Next) -> None:
+    def test_a_status_says_what_is_left_to_do(self, status: int, text: str, next_: Next) -> None:
         setback = judge_status(URL, status, {}, text, NOW)
         assert setback is not None
         assert setback.next is next_
@@ -47,31 +47,31 @@ class TestTheStatus:
         assert "SECRET" not in str(setback.error)
 
     @pytest.mark.parametrize("status", [200, 206])
-    def test_of_the_file_itself_is_no_setback(self, status: int) -> None:
+    def test_the_status_of_the_file_itself_is_no_setback(self, status: int) -> None:
         assert judge_status(URL, status, {}, "", NOW) is None
 
-    def test_comes_with_the_wait_that_the_server_asks_for(self) -> None:
+    def test_a_setback_comes_with_the_wait_that_the_server_asks_for(self) -> None:
         setback = judge_status(URL, 503, {"retry-after": "7"}, "", NOW)
         assert setback is not None
         assert (setback.retry_after, setback.crowded) == (7.0, True)
 
 
 class TestTheFirstAnswer:
-    def test_of_a_range_gives_length_and_version(self) -> None:
+    def test_a_first_range_gives_length_and_version(self) -> None:
         headers = {"content-range": "bytes 0-99/100", "etag": '"v"', "content-length": "100"}
         assert judge_first(URL, 206, headers, with_range=True) == Representation(URL, 100, '"v"', headers)
 
-    def test_without_ranges_offers_no_way_to_resume(self) -> None:
+    def test_a_first_answer_without_ranges_offers_no_way_to_resume(self) -> None:
         judged = judge_first(URL, 200, {"content-length": "7", "etag": '"v"'}, with_range=True)
         assert isinstance(judged, Representation)
         assert (judged.total, judged.can_resume) == (7, False)
 
-    def test_of_an_unknown_length_is_asked_for_without_ranges(self) -> None:
+    def test_a_range_of_unknown_length_is_asked_for_without_ranges(self) -> None:
         judged = judge_first(URL, 206, {"content-range": "bytes 0-99/*"}, with_range=True)
         assert isinstance(judged, Setback)
         assert (judged.next, judged.ranges_lie) == (Next.ANEW, True)
 
-    def test_of_an_unknown_length_is_taken_from_a_server_that_never_tells(self) -> None:
+    def test_a_range_of_unknown_length_is_taken_from_a_server_that_never_tells(self) -> None:
         judged = judge_first(URL, 206, {"content-range": "bytes 0-99/*"}, with_range=False)
         assert isinstance(judged, Representation)
         assert (judged.total, judged.can_resume) == (100, False)
@@ -86,7 +86,9 @@ class TestTheFirstAnswer:
             {"content-range": "bytes 0-99/100", "content-length": "many"},
         ],
     )
-    def test_that_contradicts_itself_is_asked_for_without_ranges(self, headers: dict[str, str]) -> None:
+    def test_a_first_answer_that_contradicts_itself_is_asked_for_without_ranges(
+        self, headers: dict[str, str]
+    ) -> None:
         judged = judge_first(URL, 206, headers, with_range=True)
         assert isinstance(judged, Setback)
         assert (judged.next, judged.ranges_lie) == (Next.ANEW, True)
@@ -95,7 +97,7 @@ class TestTheFirstAnswer:
 class TestARange:
     FINE = {"content-range": "bytes 10-19/100", "etag": '"v"', "content-length": "10"}  # noqa: RUF012
 
-    def test_of_the_same_version_is_taken(self) -> None:
+    def test_a_range_of_the_same_version_is_taken(self) -> None:
         assert judge_range(KNOWN, 206, self.FINE, 10, 20) is None
 
     @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ class TestARange:
             (206, {"content-length": "9"}, True),
         ],
     )
-    def test_of_anything_else_means_beginning_anew(
+    def test_a_range_of_anything_else_means_beginning_anew(
         self, status: int, changes: dict[str, str], ranges_lie: bool
     ) -> None:
         setback = judge_range(KNOWN, status, {**self.FINE, **changes}, 10, 20)

@@ -73,7 +73,7 @@ def source(server: Any, fresh: Any = None, options: DownloadOptions = QUICK, **m
 
 class TestOpening:
     @pytest.mark.parametrize("status", [202, 400, 409, 425, 429, 502])
-    def test_is_repeated_while_the_server_may_think_better_of_it(
+    def test_opening_is_repeated_while_the_server_may_think_better_of_it(
         self, status: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Answer, "read", lambda *_: b"the video is not ready")
@@ -81,7 +81,9 @@ class TestOpening:
         assert source(server).open().status == 206
         assert len(server.asked) == 3
 
-    def test_outlasts_half_a_minute_of_failures_by_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_opening_outlasts_half_a_minute_of_failures_by_default(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(random, "uniform", lambda low, high: low)
         with_pauses = source(Server(), options=DownloadOptions())
         failed = Setback(Next.LATER, "502")
@@ -89,47 +91,47 @@ class TestOpening:
         assert pauses[-1] is None
         assert sum(pause or 0.0 for pause in pauses) > 30.0
 
-    def test_gives_up_with_the_last_answer(self) -> None:
+    def test_opening_gives_up_with_the_last_answer(self) -> None:
         with pytest.raises(SourceRefused, match="HTTP 503"):
             source(Server(503, 503, 503)).open()
 
-    def test_waits_as_long_as_the_server_asks_but_not_beyond_the_deadline(self) -> None:
+    def test_a_wait_is_as_long_as_the_server_asks_but_not_beyond_the_deadline(self) -> None:
         asked = Setback(Next.LATER, "busy", retry_after=50.0)
         assert source(Server()).pause_after(asked, 1) == 50.0
         assert source(Server(), deadline=Deadline.after(20.0)).pause_after(asked, 1) is None
 
-    def test_ends_when_the_caller_wants_no_more(self) -> None:
+    def test_opening_ends_when_the_caller_wants_no_more(self) -> None:
         cancel = threading.Event()
         cancel.set()
         with pytest.raises(Cancelled):
             source(Server(), cancel=cancel).open()
 
-    def test_ends_when_the_deadline_has_passed(self) -> None:
+    def test_opening_ends_when_the_deadline_has_passed(self) -> None:
         with pytest.raises(DownloadTimeout, match="timeout of 1 s"):
             source(Server(), deadline=Deadline(at=0.0, timeout=1.0)).open()
 
 
 class TestARefusedLink:
-    def test_is_replaced_by_a_fresh_one(self) -> None:
+    def test_a_refused_link_is_replaced_by_a_fresh_one(self) -> None:
         server = Server(403)
         source(server, lambda: "http://h/new").open()
         assert server.asked == ["http://h/old", "http://h/new"]
 
-    def test_without_a_fresh_one_is_the_end(self) -> None:
+    def test_a_refused_link_without_a_fresh_one_is_the_end(self) -> None:
         with pytest.raises(LinkExpired, match="HTTP 410"):
             source(Server(410)).open()
 
-    def test_that_is_not_there_yet_is_asked_for_again(self) -> None:
+    def test_a_file_that_is_not_there_yet_is_asked_for_again(self) -> None:
         """A gateway says that a task is done a moment before its own route has the file."""
         server = Server(404, 404)
         source(server, lambda: "http://h/old").open()
         assert server.asked == ["http://h/old"] * 3
 
-    def test_that_never_comes_to_be_there_is_the_end(self) -> None:
+    def test_a_file_that_never_comes_to_be_there_is_the_end(self) -> None:
         with pytest.raises(LinkExpired, match="HTTP 404"):
             source(Server(404, 404, 404, 404)).open()
 
-    def test_is_replaced_at_most_so_often_without_progress(self) -> None:
+    def test_a_refused_link_is_replaced_at_most_three_times_without_progress(self) -> None:
         links = iter(range(99))
         with pytest.raises(LinkExpired, match="HTTP 403"):
             source(Server(*[403] * 9), lambda: f"http://h/{next(links)}").open()
@@ -138,7 +140,7 @@ class TestARefusedLink:
 
 class TestBeginningAnew:
     @pytest.mark.parametrize(("lost", "error"), [(True, TransferBroken), (False, SourceChanged)])
-    def test_is_done_so_often_and_no_more(self, lost: bool, error: type[Exception]) -> None:
+    def test_a_file_is_begun_anew_so_often_and_no_more(self, lost: bool, error: type[Exception]) -> None:
         opened = source(Server())
         setback = Setback(Next.ANEW, "the file changed", lost=lost)
         for _ in range(QUICK.attempts - 1):
@@ -150,7 +152,7 @@ class TestBeginningAnew:
 class TestARangeThatShrinks:
     """Another connection takes over the end of a range while the answer to its request is on its way."""
 
-    def test_is_no_reason_to_begin_anew(self) -> None:
+    def test_a_range_that_shrinks_meanwhile_is_no_reason_to_begin_anew(self) -> None:
         part = Range(0, 100)
 
         class Shrinking(Server):

@@ -105,13 +105,13 @@ class TestAzure:
         monkeypatch.setitem(sys.modules, "azure.storage.blob", blob)
         monkeypatch.setitem(sys.modules, "azure.core.exceptions", exceptions)
 
-    def test_gets_the_type_and_the_metadata(self, tmp_path: Path) -> None:
+    def test_azure_gets_the_type_and_the_metadata(self, tmp_path: Path) -> None:
         store = Store("abfs")
         ours = put(store, tmp_path)
         assert store.told["content_settings"] == {"type": "video/mp4"}
         assert ours.metadata(place_in(store)) == {**METADATA, "is_directory": "false"}
 
-    def test_does_not_read_a_large_file_whole(self, tmp_path: Path) -> None:
+    def test_a_large_file_for_azure_is_not_read_whole(self, tmp_path: Path) -> None:
         small, large = Store("az"), Store("az")
         put(small, tmp_path, OPTIONS.block)
         put(large, tmp_path, OPTIONS.block + 1)
@@ -125,7 +125,7 @@ class TestAnExclusiveWrite:
     library = TestAzure.library
 
     @pytest.mark.parametrize("protocol", ["gs", "abfs"])
-    def test_replaces_nothing(self, protocol: str, tmp_path: Path) -> None:
+    def test_an_exclusive_write_replaces_nothing(self, protocol: str, tmp_path: Path) -> None:
         store = Store(protocol)
         put(store, tmp_path, upload="another one")
         with pytest.raises(DestinationExists):
@@ -133,14 +133,14 @@ class TestAnExclusiveWrite:
         assert len(store.content or b"") == 7
 
     @pytest.mark.parametrize("protocol", ["gs", "abfs"])
-    def test_that_meets_itself_has_succeeded(self, protocol: str, tmp_path: Path) -> None:
+    def test_an_exclusive_write_that_meets_itself_has_succeeded(self, protocol: str, tmp_path: Path) -> None:
         """The reply to the first request was lost, and the client sent it again."""
         store = Store(protocol)
         put(store, tmp_path)
         put(store, tmp_path)
 
     @pytest.mark.parametrize("protocol", ["gs", "abfs"])
-    def test_is_one_only_when_it_has_to_be(self, protocol: str, tmp_path: Path) -> None:
+    def test_a_write_that_may_replace_has_no_condition(self, protocol: str, tmp_path: Path) -> None:
         store = Store(protocol)
         put(store, tmp_path)
         put(store, tmp_path, 8, exclusive=False)
@@ -163,7 +163,7 @@ def test_an_object_that_is_not_shown_whole_is_removed_again(tmp_path: Path) -> N
 
 
 class TestOtherFileSystems:
-    def test_get_the_file_under_a_temporary_name_first(self, tmp_path: Path) -> None:
+    def test_other_file_systems_get_the_file_under_a_temporary_name_first(self, tmp_path: Path) -> None:
         from fsspec.implementations.memory import MemoryFileSystem
 
         class Moving(MemoryFileSystem):
@@ -187,7 +187,7 @@ class TestOtherFileSystems:
         assert [(path1 != path2, path2) for path1, path2 in fs.moved] == [(True, "/films/v.mp4")]
         assert [name.rpartition("/")[2] for name in fs.ls("/films", detail=False)] == ["v.mp4"]
 
-    def test_that_hang_are_given_up(self, tmp_path: Path) -> None:
+    def test_a_file_system_that_hangs_is_given_up(self, tmp_path: Path) -> None:
         over = threading.Event()
 
         class Hanging:
