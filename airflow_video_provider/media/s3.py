@@ -83,8 +83,9 @@ class S3FsStore(ObjectStore):
         current = _Upload(file, *_split(place))
         if self._goes_in_parts(upload.size):
             self._discard_abandoned(current.bucket, current.key)
+        events = self._events(current.bucket)
         for event, handler in _HANDLERS.items():
-            self._events().register(event, handler, unique_id=f"airflow_video_provider.{event}")
+            events.register(event, handler, unique_id=f"airflow_video_provider.{event}")
         token = _current.set(current)
         try:
             self._upload_on_condition(file, place, upload)
@@ -127,8 +128,12 @@ class S3FsStore(ObjectStore):
         longest = self.options.cleanup_timeout
         return self.patience.call(self.fs, "call_s3", operation, longest=longest, **arguments)
 
-    def _events(self) -> Any:
-        return self.fs.s3.meta.events
+    def _events(self, bucket: str) -> Any:
+        async def client() -> Any:
+            await self.fs.set_session()
+            return await self.fs.get_s3(bucket)
+
+        return self.patience.run(self.fs, client).meta.events
 
     # -- unfinished uploads --------------------------------------------------------------------------------
 
@@ -220,7 +225,7 @@ class S3Store(S3FsStore):
         bucket, key = _split(place)
         self._api("delete_object", Bucket=bucket, Key=key)
 
-    def _events(self) -> Any:
+    def _events(self, bucket: str) -> Any:
         return self._client.meta.events
 
     def _goes_in_parts(self, size: int) -> bool:
