@@ -9,9 +9,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from airflow_video_provider.media.options import MIB
+from airflow_video_provider.media.options import KIB, MIB
 
 DIGEST_STEP = MIB
+"""Bytes that are waited for, as waking for less costs more than digesting it."""
+BUFFER = 256 * KIB
 
 
 class Digest:
@@ -41,7 +43,7 @@ class Digest:
             self._moved.notify()
 
     def _run(self) -> None:
-        buffer = memoryview(bytearray(DIGEST_STEP))
+        buffer = memoryview(bytearray(BUFFER))
         position = 0
         try:
             while not self._cancelled and position != self._total:

@@ -27,6 +27,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 TLS_RECORD = 16 * 1024
+FEW = 3
+"""Connections that are read in pieces of the full size; any more in quarters of it."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -220,7 +222,9 @@ class GuardedBackend(httpcore.NetworkBackend):
                 if position == len(addresses) - 1:
                     raise
                 continue
-            return GuardedStream(inner, self._read_size, self._remember)
+            # What one connection needs for its speed, many do not need each, and it adds up.
+            read_size = self._read_size if len(self._open) < FEW else self._read_size // 4
+            return GuardedStream(inner, read_size, self._remember)
         raise httpcore.ConnectError(f"{host} has no address")
 
     def _remember(self, stream: GuardedStream) -> None:

@@ -67,7 +67,7 @@ class DownloadOptions:
 
     :param upload_threshold: from this size on, a file goes to S3 in parts, through boto3.
     :param upload_part: the size of such a part.
-    :param upload_concurrency: parts of one file at a time.
+    :param upload_concurrency: parts of one file at a time; botocore reads each by the mebibyte.
     :param block: memory for a part that fsspec sends; two of them at a time where it sends several.
     :param unfinished_after: an unfinished upload to the same name that was begun so long ago is taken for
         abandoned, whoever began it, and discarded; default a day.
@@ -104,7 +104,7 @@ class DownloadOptions:
 
     upload_threshold: int = 64 * MIB
     upload_part: int = 16 * MIB
-    upload_concurrency: int = 4
+    upload_concurrency: int = 3
     block: int = 5 * MIB
     unfinished_after: float = 86_400.0
     cleanup_timeout: float = 15.0
