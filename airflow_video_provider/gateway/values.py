@@ -39,7 +39,7 @@ _HTTP = re.compile(r"https?://[^\x00-\x20\x7f\ud800-\udfff]+", re.I)
 
 
 def read_http_url(value: object) -> str | None:
-    """Byte for byte as it came: presigned URLs break when ``%2F`` or the query is touched."""
+    """Byte for byte as it came, white space around it cut: presigned URLs break when ``%2F`` is touched."""
     if not isinstance(value, str) or not _HTTP.fullmatch(value := value.strip()):
         return None
     try:
