@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from airflow_video_provider.http_common import doubled
+
 __all__ = ["PollSchedule", "RateGate"]
 
 
@@ -29,7 +31,7 @@ class PollSchedule:
         :param retry_after: seconds that the gateway asked for; never undercut.
         """
         longest = max(self.interval, self.max_interval)
-        wait = min(self.interval * 2.0 ** min(max(failures - 1, 0), 10), longest)
+        wait = doubled(self.interval, failures, longest)
         return max(wait * (1 + random.uniform(0, self.jitter)), retry_after or 0.0)  # noqa: S311  no secret
 
 
