@@ -5,14 +5,21 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_video_provider.exceptions import VideoSubmitFailed, sentences
 from airflow_video_provider.gateway.errors import GatewayError
-from airflow_video_provider.ledger import Ended, Ledger, LedgerTaken, LedgerUnreadable, State, Submission
+from airflow_video_provider.ledger import (
+    Ledger,
+    LedgerTaken,
+    LedgerUnreadable,
+    State,
+    Submission,
+    undisturbed,
+)
 
 if TYPE_CHECKING:
     from airflow_video_provider.gateway.request import VideoRequest
@@ -41,7 +48,8 @@ def signals_held() -> Iterator[None]:
     """Hold back what Airflow raises into the running line, until the block is done.
 
     That is ``execution_timeout`` (SIGALRM) and the end of the task (SIGTERM), on 2.11 and 3.x alike. SIGKILL
-    cannot be held.
+    cannot be held, and on 3.x it follows a SIGTERM after 5 s. Where the block itself fails, what it says
+    matters more than that the time was over, and the task ends anyway.
     """
     held: list[int] = []
     before: dict[signal.Signals, Any] = {}
@@ -52,111 +60,123 @@ def signals_held() -> Iterator[None]:
                 signal.signal(name, lambda number, _: held.append(number))
     try:
         yield
+    except BaseException:
+        held.clear()
+        raise
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
-        for number in held:
-            signal.raise_signal(number)
+    for number in held:
+        signal.raise_signal(number)
 
 
 def pay(
-    hook: VideoHook, ledger: Ledger, submission: Submission, request: VideoRequest, log: Any
+    hook: VideoHook,
+    ledger: Ledger,
+    submission: Submission,
+    request: VideoRequest,
+    *,
+    history: Sequence[Submission],
+    log: Any,
 ) -> tuple[Submission, VideoTask]:
     """Store the intent, send the create call, store the id.
 
+    :param history: what was decided on; nothing of it may have changed.
     :param log: the task's.
     :returns: the submission as it is stored, and the task as the gateway answered.
-    :raises VideoSubmitFailed: the intent cannot be stored, or another attempt is submitting; this one sent
-        nothing.
+    :raises VideoSubmitFailed: the intent cannot be stored, or another attempt has written since; this one
+        sent nothing.
     :raises GatewayError: the gateway did not accept, or (``maybe_accepted``) nobody knows.
     :raises NotRemembered: it accepted, and the id could not be stored.
     """
-    with _intent_must_be_stored(ledger):
-        ledger.append(submission)
-    payment = _Payment(hook, ledger, submission, request, log)
+    payment = _Payment(hook, ledger, submission, request, history, log)
+    payment.intend()
     try:
         task = hook.submit(request, send=payment.send)
     except GatewayError as error:
         if not error.maybe_accepted:
-            payment.note(state=State.WITHDRAWN)
+            payment.note(State.WITHDRAWN)
         raise
     return payment.submission, task
-
-
-@contextmanager
-def _intent_must_be_stored(ledger: Ledger) -> Iterator[None]:
-    try:
-        yield
-    except LedgerTaken:
-        raise VideoSubmitFailed(
-            "not submitted, nothing was paid by this attempt: another attempt of this task instance submits "
-            "at the same time. A retry re-attaches to what that one submits"
-        ) from None
-    except LedgerUnreadable:
-        raise
-    except Exception as error:  # whatever a store raises: what cannot be remembered is not sent
-        raise VideoSubmitFailed(
-            sentences(
-                f"not submitted, nothing was paid: the intent cannot be stored in {ledger.where}: {error!r}",
-                "A retry begins anew",
-            )
-        ) from error
 
 
 class _Payment:
     """One submission under way. :meth:`send` is called once for each create call of it."""
 
     def __init__(
-        self, hook: VideoHook, ledger: Ledger, submission: Submission, request: VideoRequest, log: Any
+        self,
+        hook: VideoHook,
+        ledger: Ledger,
+        submission: Submission,
+        request: VideoRequest,
+        history: Sequence[Submission],
+        log: Any,
     ) -> None:
         self.submission = submission
-        self._hook, self._ledger, self._request, self._log = hook, ledger, request, log
+        self._hook, self._ledger, self._request = hook, ledger, request
+        self._history, self._log = history, log
+
+    def intend(self) -> None:
+        """Store that a create call is about to be sent, and look whether another attempt does so, too."""
+        self.submission = replace(self.submission, state=State.SENDING)
+        try:
+            self._ledger.update(self.submission)
+            undisturbed(self._ledger, self.submission, self._history)
+        except LedgerTaken:
+            self.note(State.WITHDRAWN)
+            raise VideoSubmitFailed(
+                "not submitted, nothing was paid by this attempt: another attempt of this task instance has "
+                "written since this one began. A retry goes by what that one has submitted"
+            ) from None
+        except LedgerUnreadable:
+            raise
+        except Exception as error:  # whatever a store raises: what cannot be remembered is not sent
+            known = self.note(State.WITHDRAWN)
+            raise VideoSubmitFailed(
+                sentences(
+                    f"not submitted, nothing was paid: the intent cannot be stored in {self._ledger.where}: "
+                    f"{error!r}",
+                    "A retry begins anew" if known else "A retry may take this attempt's outcome as unknown",
+                )
+            ) from error
 
     def send(self) -> VideoTask:
         with signals_held():
             if self.submission.state is State.HELD:
-                self._send_again()
+                self.intend()
             try:
                 task = self._hook.get_conn().submit(self._request)
             except GatewayError as error:
-                if error.maybe_accepted:
-                    # Whoever reads the message that follows is told.
-                    self.note(told=True, ended=Ended.FAILED_FOR_GOOD, ended_at=time.time())
-                else:
-                    self.note(state=State.HELD)
+                if not error.maybe_accepted:
+                    self.note(State.HELD)
                 raise
             self._store_id(task.video_id)
         return task
 
-    def _send_again(self) -> None:
-        """While this attempt waited to send again, another may have begun."""
-        sending = replace(self.submission, state=State.SENDING)
-        with _intent_must_be_stored(self._ledger):
-            if [s.nonce for s in self._ledger.read()[-1:]] != [sending.nonce]:
-                raise LedgerTaken
-            self._ledger.update(sending)
-        self.submission = sending
-
-    def note(self, **facts: Any) -> None:
-        """Store what became of it. Where that fails the submission stays in doubt, which is safe."""
-        self.submission = replace(self.submission, **facts)
+    def note(self, state: State) -> bool:
+        """Store what became of it; False where that fails. It stays in doubt then, which is safe."""
+        self.submission = replace(self.submission, state=state)
         try:
             self._ledger.update(self.submission)
-        except Exception as error:  # the gateway's error, which follows, matters more
+        except Exception as error:  # what went wrong before matters more
             self._log.error(
                 "that the submission is %s could not be stored in %s: %r. A retry will take its outcome as "
                 "unknown",
-                self.submission.state,
+                state,
                 self._ledger.where,
                 error,
             )
+            return False
+        return True
 
     def _store_id(self, video_id: str) -> None:
         self.submission = replace(
             self.submission, state=State.SUBMITTED, video_id=video_id, waiting_since=time.time()
         )
         # First of all to where nothing can fail: a person can go on from the log.
-        self._log.info("the gateway accepted, and will bill, video %s", video_id)
+        self._log.info(
+            "the gateway accepted, and will bill, video %s; the next attempt re-attaches to it", video_id
+        )
         from tenacity import (
             Retrying,
             retry_if_exception_type,

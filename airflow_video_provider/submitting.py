@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_video_provider.exceptions import VideoSubmitFailed, sentences
-from airflow_video_provider.gateway.errors import ErrorKind, GatewayError, InvalidRequestError
+from airflow_video_provider.exceptions import VideoGatewayUnreachable, VideoSubmitFailed, sentences
+from airflow_video_provider.gateway.errors import (
+    ErrorKind,
+    GatewayError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from airflow_video_provider.ledger import (
     Attempt,
     Ended,
@@ -22,13 +27,15 @@ from airflow_video_provider.ledger import (
     LedgerUnreadable,
     Policy,
     Reattach,
+    Stale,
+    State,
     StateStoreLedger,
     Stop,
     Submission,
     decide,
     in_doubt,
 )
-from airflow_video_provider.paying import NotRemembered, pay
+from airflow_video_provider.paying import NotRemembered, pay, signals_held
 from airflow_video_provider.waiting import utc
 
 if TYPE_CHECKING:
@@ -90,17 +97,24 @@ class Submitter:
         if isinstance(decision, Reattach):
             return self._reattach(decision, history), None
         if isinstance(decision, Stop):
-            raise AirflowFailException(sentences(*self._stopped(decision)))
+            raise self._stopped(decision)
+        if isinstance(decision, Stale):
+            raise VideoSubmitFailed(sentences(decision.why))
+        if decision.lost is not None and self._is_found(decision.lost):
+            return self._reattach(Reattach(decision.lost, cleared=True), history), None
         if asked.request is None or asked.digests is None:
             raise AirflowFailException(_nothing_paid(str(asked.problem), history))
         if decision.why:
             self.log.warning("%s", decision.why)
-        elif not history and self.attempt.try_number > 1 and self.ledger.forgets:
+        elif not history and self.attempt.clear_number and self.ledger.forgets:
             self.log.warning(
                 "nothing is remembered of an earlier attempt. If this task instance had succeeded before it "
                 "was cleared, this pays again: %s",
                 self.ledger.forgets,
             )
+        if decision.begins_anew:
+            history = ()
+            forgotten(self.ledger)
         submission = Submission.new(
             order=max((s.order for s in history), default=0) + 1,
             generation=decision.generation,
@@ -111,6 +125,7 @@ class Submitter:
             begun_by=self.attempt.try_number,
             request=asked.digests,
             attempt=self.attempt,
+            keep=self.policy.on_clear == "reuse",
         )
         return self._pay(submission, asked.request, history)
 
@@ -128,13 +143,15 @@ class Submitter:
             submission.gateway, self.ledger.where,
         )  # fmt: skip
         try:
-            submission, task = pay(self.hook, self.ledger, submission, request, self.log)
+            submission, task = pay(self.hook, self.ledger, submission, request, history=history, log=self.log)
         except LedgerUnreadable as error:
             raise _unreadable(self.ledger, error) from None
         except GatewayError as error:
             if error.maybe_accepted:
-                raise AirflowFailException(
-                    sentences(f"the create call broke off: {error}", *self._in_doubt(submission))
+                by_clear = not self.attempt.started_by_operator
+                raise self._told(
+                    (f"the create call broke off: {error}", in_doubt(submission, by_clear=by_clear)),
+                    (submission,),
                 ) from None
             raise _not_submitted(error, history) from None
         self.log.info(
@@ -157,25 +174,58 @@ class Submitter:
                 "new request clear the task",
                 ", ".join(decision.changed),
             )
-        paid = paid.used_by(self.attempt)
+        paid = replace(paid.used_by(self.attempt), state=State.SUBMITTED)
         if decision.cleared:
             # This attempt uses the Clear up: what follows is a retry. It begins a new wait and a new count.
             paid = replace(paid, order=history[-1].order + 1, generation=1, waiting_since=now)
         stored(self.ledger, paid)
         return paid
 
-    def _stopped(self, decision: Stop) -> tuple[str, ...]:
-        for submission in decision.doubts or (decision.submission,):
-            told = submission.told or bool(decision.doubts)
-            used = submission.used_by(self.attempt)
-            stored(self.ledger, used.ended_as(Ended.FAILED_FOR_GOOD, told=told))
-        if not decision.doubts:
-            return (decision.why,)
-        return (decision.why, *self._candidates(decision.submission))
+    def _is_found(self, lost: Submission) -> bool:
+        """Whether the gateway knows a video again that it did not know.
 
-    def _in_doubt(self, submission: Submission) -> tuple[str, ...]:
-        by_clear = not self.attempt.started_by_operator
-        return (in_doubt(submission, by_clear=by_clear), *self._candidates(submission))
+        :raises VideoGatewayUnreachable: it cannot be queried now, and unknown is not absent.
+        """
+        try:
+            self.hook.get_task(str(lost.video_id))
+        except NotFoundError:
+            return False
+        except GatewayError as error:
+            raise VideoGatewayUnreachable(
+                sentences(
+                    f"video {lost.video_id}, which was paid for, cannot be queried: {error}",
+                    "Nothing was submitted; a retry queries it again",
+                )
+            ) from None
+        return True
+
+    def _stopped(self, decision: Stop) -> AirflowException:
+        if decision.doubts:
+            return self._told((decision.why,), decision.doubts)
+        used = decision.submission.used_by(self.attempt)
+        stored(self.ledger, used.ended_as(Ended.FAILED_FOR_GOOD))
+        return AirflowFailException(sentences(decision.why))
+
+    def _told(self, why: Sequence[str], doubts: Sequence[Submission]) -> AirflowException:
+        """Tell of an outcome in doubt, and only then note that it was told.
+
+        :raises VideoSubmitFailed: the outcome has become known meanwhile.
+        """
+        message = sentences(*why, *self._candidates(doubts[-1]))
+        # Not by the exception alone: what ends this process before that is shown must leave it untold.
+        self.log.error("%s", message)
+        with signals_held():
+            now = {s.nonce: s for s in read(self.ledger)}
+            for doubt in doubts:
+                found = now.get(doubt.nonce, doubt)
+                if found.state is not State.SENDING:
+                    raise VideoSubmitFailed(
+                        f"{found.name} was heard of meanwhile, and nothing was paid by this attempt. A retry "
+                        "goes by that."
+                    )
+                used = found.used_by(self.attempt)
+                stored(self.ledger, used.ended_as(Ended.FAILED_FOR_GOOD, told=True))
+        return AirflowFailException(message)
 
     def _candidates(self, submission: Submission) -> tuple[str, ...]:
         """What the gateway lists since the intent, where its dialect can list: help, and no verdict."""
@@ -231,6 +281,23 @@ def stored(ledger: Ledger, submission: Submission) -> None:
             sentences(
                 f"what became of {submission.name} cannot be stored in {ledger.where}: {error!r}",
                 "Nothing was paid by this; a retry queries it again",
+            )
+        ) from error
+
+
+def forgotten(ledger: Ledger) -> None:
+    """Forget what a Dag run of the same name, which was deleted since, has submitted.
+
+    :raises VideoSubmitFailed: it cannot be removed.
+    """
+    try:
+        ledger.clear()
+    except Exception as error:  # whatever a store raises
+        raise VideoSubmitFailed(
+            sentences(
+                "not submitted, nothing was paid: what another Dag run of the same name has submitted cannot "
+                f"be removed from {ledger.where}: {error!r}",
+                "A retry begins anew",
             )
         ) from error
 

@@ -5,24 +5,33 @@ A create call is billed and no gateway of the family has an idempotency key, so 
 
 Invariants. Each of them has cost somebody a second payment; none may be relaxed:
 
-1. **Intent before payment.** A submission is stored, and read back, before its create call is sent. What
-   cannot be stored is not sent.
+1. **Intent before payment.** A submission is stored, then all others are read again, before each create call
+   is sent: they must be as they were when it was decided on. What cannot be stored is not sent.
 2. **The id before anything else.** Once the gateway has answered, nothing can be raised between the answer
    and the stored id (:mod:`airflow_video_provider.paying` holds signals back). An id that cannot be stored
    fails the task for good, with the id in the message.
 3. **Unknown is not absent.** A memory that cannot be read, an id that the gateway does not know at the
    moment, a create whose reply was lost: none of them permits a create call.
-4. **Only the writer of a submission changes it into "not accepted".** Another attempt may mark it, never
-   withdraw it: its create call may still be under way.
+4. **Only the writer of a submission withdraws it.** Another attempt may note that it was told of, after it
+   has read it again: its create call may still be under way.
 5. **A submission is appended, not replaced.** What was paid for earlier is still there when the new one is
    refused.
-6. **A raised ``max_tries`` is no decision.** An outcome in doubt is told first; only a Clear after that
-   submits again.
+6. **A raised ``max_tries`` is no decision.** An outcome in doubt is told first, and noted as told only once
+   the message stands in the log; only a Clear after that submits again.
 """
 
 from __future__ import annotations
 
-from airflow_video_provider.ledger.decision import Decision, Policy, Reattach, Stop, Submit, decide, in_doubt
+from airflow_video_provider.ledger.decision import (
+    Decision,
+    Policy,
+    Reattach,
+    Stale,
+    Stop,
+    Submit,
+    decide,
+    in_doubt,
+)
 from airflow_video_provider.ledger.files import FileLedger
 from airflow_video_provider.ledger.record import (
     Attempt,
@@ -40,6 +49,7 @@ from airflow_video_provider.ledger.stores import (
     VariableLedger,
     ledger_for,
     once_succeeded,
+    undisturbed,
 )
 
 __all__ = [
@@ -52,6 +62,7 @@ __all__ = [
     "LedgerUnreadable",
     "Policy",
     "Reattach",
+    "Stale",
     "State",
     "StateStoreLedger",
     "Stop",
@@ -64,4 +75,5 @@ __all__ = [
     "ledger_for",
     "once_succeeded",
     "request_digests",
+    "undisturbed",
 ]

@@ -8,6 +8,7 @@ by Airflow's own pages, and removed with the task instance.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from functools import partial
 
 from airflow_video_provider.ledger.files import FileLedger
 from airflow_video_provider.ledger.record import LedgerUnreadable, Submission
-from airflow_video_provider.ledger.stores import variables_in_database
+from airflow_video_provider.ledger.stores import VARIABLE_PREFIX, task_instance_of, variables_in_database
 from airflow_video_provider.waiting import utc
 
 DAY = 86_400.0
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ledger-path", metavar="URL", help="look there instead of at Airflow's Variables")
     parser.add_argument(
         "--older-than",
-        type=float,
+        type=_days,
         default=30.0,
         metavar="DAYS",
         help="what prune deletes, by the latest submission; default 30: gateways keep videos for 14 at most",
@@ -72,6 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _days(text: str) -> float:
+    """At least a day: what is younger may still run, and what is forgotten is paid for again."""
+    days = float(text)
+    if days < 1:
+        raise argparse.ArgumentTypeError("must be at least 1: what is younger may still be under way")
+    return days
+
+
 def _line(entry: Entry) -> str:
     if entry.submissions is None:
         return f"{entry.name}  cannot be understood  {entry.about}"
@@ -85,14 +94,25 @@ def _line(entry: Entry) -> str:
 def _of_variables() -> Iterator[Entry]:
     from airflow.models.variable import Variable
 
-    for key, submissions, description in variables_in_database():
-        yield Entry(key, description, submissions, partial(Variable.delete, key))
+    def delete(keys: Sequence[str]) -> None:
+        for key in keys:
+            Variable.delete(key)
+
+    of_one = itertools.groupby(variables_in_database(), key=lambda row: task_instance_of(row[0]))
+    for name, rows in of_one:
+        keys, submissions, descriptions = zip(*rows, strict=True)
+        whole = None if None in submissions else tuple(s for each in submissions for s in each or ())
+        yield Entry(f"{VARIABLE_PREFIX}{name}", descriptions[0], whole, partial(delete, keys))
 
 
 def _of_directory(url: str) -> Iterator[Entry]:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    for directory in sorted(ObjectStoragePath(url).iterdir(), key=str):
+    try:
+        found = [path for path in ObjectStoragePath(url).iterdir() if path.is_dir()]
+    except FileNotFoundError:
+        found = []
+    for directory in sorted(found, key=str):
         ledger = FileLedger(directory)
         try:
             submissions: tuple[Submission, ...] | None = ledger.read()

@@ -9,10 +9,11 @@ accepted nothing         submits                                 submits
 submitted                re-attaches, whatever has changed       re-attaches; a changed request submits
 failed at the gateway    submits up to ``max_generations``       submits
 refused by moderation    stops                                   stops; a changed request submits
-gone from the gateway    stops                                   submits
+gone from the gateway    queries it again                        queries it once more, then submits
 =======================  ======================================  ==========================================
 
-``on_clear="new"`` submits on every Clear.
+``on_clear="new"`` submits on every Clear. In a Dag run that an operator started a Clear with the same request
+is taken for a retry. An attempt that is older than the one that wrote last leaves everything to that one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from airflow_video_provider.ledger.record import Attempt, State, Submission
+from airflow_video_provider.ledger.record import Attempt, Ended, State, Submission
 from airflow_video_provider.waiting import utc
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "OnUnknownSubmission",
     "Policy",
     "Reattach",
+    "Stale",
     "Stop",
     "Submit",
     "decide",
@@ -76,6 +78,17 @@ class Submit:
 
     generation: int = 1
     why: str | None = None
+    lost: Submission | None = None
+    """One that the gateway did not know any more: where it does by now, that is re-attached to instead."""
+    begins_anew: bool = False
+    """What is remembered is of another Dag run, and can be forgotten."""
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Do nothing: a later attempt has written since this one was begun."""
+
+    why: str
 
 
 @dataclass(frozen=True)
@@ -105,21 +118,21 @@ class Stop:
     doubts: tuple[Submission, ...] = ()
 
 
-Decision = Submit | Reattach | Stop
+Decision = Submit | Reattach | Stop | Stale
 
 
 def cleared_since(submission: Submission, attempt: Attempt) -> bool:
     """Whether somebody cleared the task after the attempt that last used a submission.
 
     A Clear sets ``max_tries`` anew: higher, or (after ``retries`` were lowered) lower or by chance the same.
-    For that chance: what has ended for good is begun again by a Clear, which counts in ``clear_number``, or
-    by Airflow itself where the worker died before Airflow had heard of the end.
+    For that chance: what has succeeded is begun again by a Clear, which counts in ``clear_number``. That
+    counts Clears of other tasks as well, so an outcome in doubt is not settled by it.
     """
     last = submission.attempt
     if attempt.max_tries != last.max_tries:
         return True
     counted = None not in (attempt.clear_number, last.clear_number)
-    return submission.ended is not None and counted and attempt.clear_number != last.clear_number
+    return submission.ended is Ended.SUCCEEDED and counted and attempt.clear_number != last.clear_number
 
 
 def decide(
@@ -133,26 +146,34 @@ def decide(
     """
     mine = [s for s in history if not attempt.is_of_another_run(s.attempt)]
     if not mine:
-        return Submit(why=_another_run(history[-1]) if history else None)
+        return Submit(why=_another_run(history[-1]), begins_anew=True) if history else Submit()
     current = mine[-1]
-    if cleared_since(current, attempt):
-        return _after_a_clear(mine, attempt, request, policy)
-    return _after_a_retry(current, request, policy)
+    if attempt.try_number < current.attempt.try_number:
+        return Stale(
+            f"attempt {attempt.try_number} is not the latest: attempt {current.attempt.try_number} has "
+            f"written of {current.name} since. This one pays nothing, and leaves it to that one"
+        )
+    if not cleared_since(current, attempt):
+        return _after_a_retry(current, request, policy)
+    nobodys = attempt.started_by_operator and policy.on_clear != "new"
+    if nobodys and request is not None and not current.changes(request):
+        return _after_a_retry(current, request, policy, by_clear=False)
+    return _after_a_clear(mine, request, policy)
 
 
-def _after_a_retry(current: Submission, request: Mapping[str, str] | None, policy: Policy) -> Decision:
+def _after_a_retry(
+    current: Submission, request: Mapping[str, str] | None, policy: Policy, *, by_clear: bool = True
+) -> Decision:
     following = current.generation + 1
     match current.state:
-        case State.SUBMITTED:
+        case State.SUBMITTED | State.GONE:
             return Reattach(current, changed=() if request is None else current.changes(request))
         case State.HELD:
             return Submit(current.generation)
         case State.SENDING if policy.on_unknown_submission == "resubmit" and _allowed(following, policy):
             return Submit(following, why=f"{_unknown(current)}. {_RESUBMITTED}")
         case State.SENDING:
-            return Stop(in_doubt(current), current, doubts=(current,))
-        case State.GONE:
-            return Stop(_lost(current), current)
+            return Stop(in_doubt(current, by_clear=by_clear), current, doubts=(current,))
         case _ if current.refused_input:
             return Stop(_refused(current), current)
         case _ if not _allowed(following, policy):
@@ -161,9 +182,7 @@ def _after_a_retry(current: Submission, request: Mapping[str, str] | None, polic
             return Submit(following, why=f"video {current.video_id} failed at the gateway")
 
 
-def _after_a_clear(
-    mine: Sequence[Submission], attempt: Attempt, request: Mapping[str, str] | None, policy: Policy
-) -> Decision:
+def _after_a_clear(mine: Sequence[Submission], request: Mapping[str, str] | None, policy: Policy) -> Decision:
     current = mine[-1]
     if policy.on_clear == "new":
         return Submit(why=f'cleared, with on_clear="new"{_left(current)}')
@@ -174,15 +193,15 @@ def _after_a_clear(
     if paid := [s for s in same if s.state is State.SUBMITTED]:
         return Reattach(paid[-1], cleared=True)
     doubts = tuple(s for s in mine if s.state is State.SENDING and (s in same or s is current))
-    untold = [s for s in doubts if not s.told]
-    if doubts and (untold or attempt.started_by_operator):
-        about = (untold or doubts)[-1]
-        return Stop(in_doubt(about, by_clear=not attempt.started_by_operator), about, doubts=doubts)
+    if untold := [s for s in doubts if not s.told]:
+        return Stop(in_doubt(untold[-1]), untold[-1], doubts=doubts)
     if same and same[-1].refused_input:
         return Stop(_refused(same[-1]), same[-1])
     changed = current.changes(request)
+    what = f", and {_these(changed)} changed" if changed else ""
     return Submit(
-        why=f"cleared{f', and {_these(changed)} changed' if changed else ''}: submitting anew{_left(current)}"
+        why=f"cleared{what}: submitting anew{_left(current)}",
+        lost=same[-1] if same and same[-1].state is State.GONE else None,
     )
 
 
@@ -225,22 +244,14 @@ def in_doubt(submission: Submission, *, by_clear: bool = True) -> str:
     go_on = (
         "If it is not, and no worker of that attempt is alive any more, clear this task to submit again"
         if by_clear
-        else "If it is not, give the task on_unknown_submission or on_clear for one run: this run was "
-        "started by an operator, so that a Clear may be nobody's decision"
+        else "If it is not, give the task on_unknown_submission or on_clear for one run: this Dag run was "
+        "started by an operator, whose retries clear it, so a Clear may be nobody's decision"
     )
     return (
         f"{_unknown(submission)}: it may have accepted and billed the generation, so it is not sent again. "
         f"Look in the gateway's console ({submission.gateway}, connection {submission.video_conn_id}) for a "
         f"task of model {submission.model} of about that time (prompt digest "
         f"{submission.request.get('prompt')}): if it is there, wait for its id with VideoTaskSensor. {go_on}"
-    )
-
-
-def _lost(submission: Submission) -> str:
-    return (
-        f"the gateway no longer knows video {submission.video_id}, submitted at {utc(submission.begun_at)} "
-        f"through connection {submission.video_conn_id} to {submission.gateway}. If the connection is right, "
-        "clear this task to pay for a new generation"
     )
 
 

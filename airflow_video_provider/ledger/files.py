@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_video_provider.ledger.record import (
-    LedgerUnreadable,
-    State,
-    Submission,
-    in_order,
-    read_json,
-    read_record,
-    write_record,
-)
-from airflow_video_provider.ledger.stores import LedgerTaken
+from airflow_video_provider.ledger.record import Submission
+from airflow_video_provider.ledger.stores import EntryLedger
 
 __all__ = ["FileLedger"]
 
+_LOCAL = frozenset({"file", "local", ""})
+#: They have no directories to make, and fsspec would make a missing bucket.
+_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+
 
 @dataclass(frozen=True)
-class FileLedger:
+class FileLedger(EntryLedger):
     """One small JSON file for each submission, in a directory of its own for each task instance.
 
-    Two attempts never write the same file, so neither overwrites the other. Each lists the directory after it
-    has written: of two that begin at the same moment the later one sees the other, or both do, and whoever
-    does sends nothing. That needs no conditional write, which not every S3-compatible server has, but a
-    listing that is up to date at once, which all object stores have.
+    It needs no conditional write, which not every S3-compatible server has, but a listing that is up to date
+    at once, which all object stores have.
 
     :param directory: an Airflow ``ObjectStoragePath``.
     """
 
     directory: Any
     forgets: str | None = None
-    #: Of each submission, by nonce, where it is stored.
-    _paths: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _names: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def where(self) -> str:
@@ -50,78 +43,51 @@ class FileLedger:
         """See :class:`~airflow_video_provider.ledger.stores.Ledger`."""
         return f"delete {self.where}"
 
-    def read(self) -> tuple[Submission, ...]:
-        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.read`."""
-        return in_order(self._read(path) for path in files_in(self.directory))
+    def _name_for(self, submission: Submission) -> str:
+        return f"{submission.order:04d}-{submission.nonce}.json"
 
-    def _read(self, path: Any) -> Submission:
+    def _entries(self) -> Iterable[tuple[str, str | bytes]]:
+        fs, directory = self.directory.fs, self.directory.path
+        # Filesystems cache listings.
+        fs.invalidate_cache(fs._parent(directory))
+        fs.invalidate_cache(directory)
         try:
-            (submission,) = read_record(read_json(path.fs.cat_file(path.path)))
-        except ValueError as error:
-            raise LedgerUnreadable(f"{path}: {error}") from None
-        self._paths[submission.nonce] = path
-        return submission
+            paths = fs.ls(directory, detail=False)
+        except FileNotFoundError:
+            return
+        for name in sorted({path.rstrip("/").rpartition("/")[2] for path in paths}):
+            if name.endswith(".json"):
+                with contextlib.suppress(FileNotFoundError):  # withdrawn since it was listed
+                    yield name, fs.cat_file(f"{directory.rstrip('/')}/{name}")
 
-    def append(self, submission: Submission) -> None:
-        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.append`."""
-        path = self.directory / f"{submission.order:04d}-{submission.nonce}.json"
-        path.fs.makedirs(path.fs._parent(path.path), exist_ok=True)
-        _write(path, submission)
-        self._paths[submission.nonce] = path
-        others = [other for other in self.read() if other.nonce != submission.nonce]
-        if any(other.order >= submission.order for other in others):
-            self.update(replace(submission, state=State.WITHDRAWN))
-            raise LedgerTaken(f"order {submission.order} was written by another attempt, too")
-
-    def update(self, submission: Submission) -> None:
-        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.update`."""
-        if submission.nonce not in self._paths:
-            self.read()
-        path = self._paths.get(submission.nonce)
-        if submission.state is State.WITHDRAWN:
-            if path is not None:
-                path.fs.rm_file(path.path)
-        elif path is not None:
-            _write(path, submission)
+    def _write(self, name: str, text: str) -> None:
+        path = self.directory / name
+        fs, protocol = path.fs, path.protocol
+        if protocol not in _OBJECTS:
+            fs.makedirs(fs._parent(path.path), exist_ok=True)
+        if protocol in _LOCAL:
+            _replace(fs._strip_protocol(path.path), text)
         else:
-            _write(self.directory / f"{submission.order:04d}-{submission.nonce}.json", submission)
+            fs.pipe_file(path.path, text.encode())
 
-    def clear(self) -> None:
-        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.clear`."""
-        for path in files_in(self.directory):
+    def _remove(self, name: str) -> None:
+        path = self.directory / name
+        with contextlib.suppress(FileNotFoundError):
             path.fs.rm_file(path.path)
 
     def after_success(self) -> None:
         """See :meth:`~airflow_video_provider.ledger.stores.Ledger.after_success`; the files stay."""
 
 
-def files_in(directory: Any) -> list[Any]:
-    """The files of one task instance, as the store has them now: filesystems cache listings."""
-    fs = directory.fs
-    fs.invalidate_cache(fs._parent(directory.path))
-    fs.invalidate_cache(directory.path)
+def _replace(path: str, text: str) -> None:
+    """The local filesystem writes in place, and a crash would leave half a record."""
+    beside = f"{path}.{secrets.token_hex(4)}.new"
     try:
-        names = fs.ls(directory.path, detail=False)
-    except FileNotFoundError:
-        return []
-    files = {name.rstrip("/").rpartition("/")[2] for name in names}
-    return [directory / name for name in sorted(files) if name.endswith(".json")]
-
-
-def _write(path: Any, submission: Submission) -> None:
-    text = json.dumps(write_record([submission])).encode()
-    if path.protocol not in {"file", "local", ""}:
-        path.fs.pipe_file(path.path, text)
-        return
-    # The local filesystem writes in place, and a crash would leave half a record.
-    final = path.fs._strip_protocol(path.path)
-    beside = f"{final}.{secrets.token_hex(4)}.new"
-    try:
-        with open(beside, "xb") as file:
+        with open(beside, "x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, final)
+        os.replace(beside, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)

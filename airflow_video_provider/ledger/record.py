@@ -69,6 +69,7 @@ class Attempt:
 
     :param run: the Dag run's own identity, which a run that was deleted and made again with the same
         ``run_id`` does not have: the database id on 2.x, ``run_after`` on 3.x.
+    :param run_started: when the Dag run began, ISO 8601; a later one of the same name has begun later.
     :param clear_number: how often any task of the Dag run was cleared; None where Airflow does not tell.
     :param ti_id: Airflow 3's id of this try; None on 2.x.
     :param started_by_operator: the Dag run was made by a ``TriggerDagRunOperator`` (known from 3.3 on), whose
@@ -78,6 +79,7 @@ class Attempt:
     try_number: int
     max_tries: int
     run: str | None = None
+    run_started: str | None = None
     clear_number: int | None = None
     ti_id: str | None = None
     started_by_operator: bool = False
@@ -87,11 +89,13 @@ class Attempt:
         """Read it from the context of ``execute`` or ``execute_complete``."""
         ti, run = context["ti"], context.get("dag_run")
         ti_id = getattr(ti, "id", None)
+        started = getattr(run, "start_date", None)
         run_type = getattr(run, "run_type", None)
         return cls(
             try_number=ti.try_number,
             max_tries=ti.max_tries,
             run=_own_name(run),
+            run_started=started.isoformat() if isinstance(started, datetime) else None,
             clear_number=getattr(run, "clear_number", None),
             ti_id=None if ti_id is None else str(ti_id),
             started_by_operator=str(getattr(run_type, "value", run_type)) == "operator_triggered",
@@ -100,13 +104,15 @@ class Attempt:
     def is_of_another_run(self, earlier: Attempt) -> bool:
         """Whether ``earlier`` belongs to a Dag run that was deleted since.
 
-        The tries of one task instance only ever count up, and each has an id of its own.
+        The tries of one task instance only ever count up, and each has an id of its own. A lower one alone is
+        no proof: it may be a worker that was frozen, and finds what its successor has submitted.
         """
         if self.run and earlier.run and self.run != earlier.run:
             # Named in two ways, the Airflow was upgraded in between.
             return self.run.partition("=")[0] == earlier.run.partition("=")[0]
         if self.try_number < earlier.try_number:
-            return True
+            started = self.run_started, earlier.run_started
+            return None not in started and str(self.run_started) > str(earlier.run_started)
         other_id = None not in (self.ti_id, earlier.ti_id) and self.ti_id != earlier.ti_id
         return self.try_number == earlier.try_number and other_id
 
@@ -136,6 +142,7 @@ class Submission:
     :param ended_at: seconds since the epoch of ``ended``.
     :param told: a person was told that its outcome is in doubt, or that the gateway lost it.
     :param refused_input: it failed because moderation refuses the request itself.
+    :param keep: it is to be remembered after success (``on_clear="reuse"``).
     :param item: place in a list of prompts.
     """
 
@@ -156,6 +163,7 @@ class Submission:
     refused_input: bool = False
     ended: Ended | None = None
     ended_at: float | None = None
+    keep: bool = False
     item: int = 0
 
     @classmethod
@@ -245,16 +253,21 @@ def request_digests(request: Any, reference: str | None = None) -> dict[str, str
     :param reference: the operator's ``input_reference``, by address.
     """
     given = request.model_dump(exclude={"input_reference"}, exclude_none=True, exclude_defaults=True)
-    digests = {
-        name: digest(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=list))
-        for name, value in given.items()
-    }
+    digests = {name: digest(_canonical(value)) for name, value in given.items()}
     if reference is not None:
-        digests[_ADDRESS] = digest(reference)
+        # A presigned query is another one each time.
+        digests[_ADDRESS] = digest(reference.partition("?")[0])
     content = getattr(request.input_reference, "content", None)
     if content is not None:
         digests[_CONTENT] = hashlib.sha256(content).hexdigest()[:16]
     return digests
+
+
+def _canonical(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    # Keys become texts first: those of several kinds cannot be sorted.
+    return json.dumps(json.loads(json.dumps(value, default=list)), sort_keys=True)
 
 
 def read_record(stored: object) -> tuple[Submission, ...]:

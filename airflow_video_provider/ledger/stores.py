@@ -1,22 +1,26 @@
 """Where submissions are remembered: Airflow's task state store, an Airflow Variable, or object storage.
 
-====================  ==================  =====================  =========================================
-memory                used                outlives success       two attempts that begin at the same moment
-====================  ==================  =====================  =========================================
+====================  ==================  =====================  ==========================================
+memory                used                outlives success       two attempts that overlap
+====================  ==================  =====================  ==========================================
 task state store      Airflow 3.3+        yes (*)                the write of the older one is refused
-Airflow Variable      before 3.3          with on_clear="reuse"  the later write is found by the other
-``ledger_path``       where it is given   yes                    each finds the file of the other
-====================  ==================  =====================  =========================================
+Airflow Variables     before 3.3          with on_clear="reuse"  each has a Variable of its own, and looks
+``ledger_path``       where it is given   yes                    each has a file of its own, and looks
+====================  ==================  =====================  ==========================================
 
 (*) not with Airflow's ``[state_store] clear_on_success``.
+
+An attempt writes its own entry, then looks at all others: they must be as they were when it decided. Of two
+that begin at the same moment the later one sees the other, or both do, and whoever does sends nothing.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -34,6 +38,7 @@ from airflow_video_provider.ledger.record import (
 
 __all__ = [
     "VARIABLE_PREFIX",
+    "EntryLedger",
     "Ledger",
     "LedgerTaken",
     "StateStoreLedger",
@@ -41,22 +46,23 @@ __all__ = [
     "identity_of",
     "ledger_for",
     "once_succeeded",
+    "undisturbed",
 ]
 
 VARIABLE_PREFIX = "airflow_video_provider."
 _KEY = "airflow_video_provider.submissions"
-#: Seconds after which no late callback of Airflow 2.11 fails a task instance that has succeeded.
-SUCCESS_IS_FINAL_AFTER = 900.0
 _CLEARED = "Airflow's [state_store] clear_on_success is set; with ledger_path the memory would stay"
 _REMOVED = 'an Airflow Variable is removed at success; with on_clear="reuse" or ledger_path it would stay'
-#: Seconds from reading to having written. A worker that was frozen for longer has been given up by Airflow.
-LONGEST_APPEND = 60.0
+#: Seconds after which no late callback of Airflow 2.11 fails a task instance that has succeeded.
+SUCCESS_IS_FINAL_AFTER = 900.0
+#: How many attempts after its own an attempt that was frozen looks for.
+LATER_ATTEMPTS = 3
 #: Longer than any gateway keeps a finished video (14 days), so that an entry outlives its use.
 _RETENTION = timedelta(days=30)
 
 
 class LedgerTaken(RuntimeError):
-    """Another attempt of the same task instance has begun a submission in the meantime."""
+    """Another attempt of the same task instance has written since this one decided what to do."""
 
 
 class Ledger(Protocol):
@@ -80,14 +86,8 @@ class Ledger(Protocol):
         :raises LedgerUnreadable: something else is stored there.
         """
 
-    def append(self, submission: Submission) -> None:
-        """Remember a new submission; returns once it is stored.
-
-        :raises LedgerTaken: another attempt did so first.
-        """
-
     def update(self, submission: Submission) -> None:
-        """Store a submission that is remembered already, told by its nonce; one that is lost is added."""
+        """Store a submission, known by its nonce; :attr:`State.WITHDRAWN` removes it."""
 
     def clear(self) -> None:
         """Forget everything."""
@@ -96,122 +96,163 @@ class Ledger(Protocol):
         """Tidy up, once Airflow has stored that the task instance succeeded; for what ``forgets``."""
 
 
-class _JsonLedger:
-    """A memory that holds all submissions in one JSON object, without conditional writes."""
+def undisturbed(ledger: Ledger, mine: Submission, history: Sequence[Submission]) -> None:
+    """Check, after *mine* was written, that every other submission is as it was when it was decided on.
 
-    def _load(self) -> object:
-        raise NotImplementedError
+    :param history: what was decided on.
+    :raises LedgerTaken: another attempt has submitted, or sends, since.
+    """
 
-    def _store(self, record: dict[str, Any]) -> None:
-        raise NotImplementedError
+    def states(submissions: Iterable[Submission]) -> dict[str, State]:
+        return {s.nonce: s.state for s in submissions if s.nonce != mine.nonce}
 
-    def clear(self) -> None:
-        """See :meth:`Ledger.clear`."""
-        raise NotImplementedError
+    now = ledger.read()
+    if states(now) != states(history) or mine.nonce not in {s.nonce for s in now}:
+        raise LedgerTaken
 
-    def after_success(self) -> None:
-        """See :meth:`Ledger.after_success`; Airflow itself tidies its state store up."""
+
+@dataclass(frozen=True)
+class StateStoreLedger:
+    """In Airflow's task state store (3.3+), which survives retries and a Clear.
+
+    All submissions are one JSON object there: a write by an attempt that Airflow has given up is refused.
+
+    :param earlier: where an attempt before an upgrade to 3.3 remembered.
+    """
+
+    store: Any
+    forgets: str | None = None
+    earlier: Ledger | None = None
+    where: str = "Airflow's task state store"
+    how_to_delete: str = f"delete the key {_KEY} of this task instance's state store"
 
     def read(self) -> tuple[Submission, ...]:
         """See :meth:`Ledger.read`."""
-        return tuple(s for s in read_record(self._load()) if s.state is not State.WITHDRAWN)
-
-    def append(self, submission: Submission) -> None:
-        """See :meth:`Ledger.append`."""
-        began = time.monotonic()
-        before = self.read()
-        if before and before[-1].order >= submission.order:
-            raise LedgerTaken(f"order {submission.order} is taken")
-        self._store(write_record((*before, submission)))
-        # Whoever writes last wins here, so the one that was overwritten must find out; and one that was
-        # frozen between reading and writing may have overwritten another.
-        if self.read()[-1:] != (submission,) or time.monotonic() - began > LONGEST_APPEND:
-            raise LedgerTaken(f"order {submission.order} was written by another attempt, too")
+        record = self.store.get(_KEY)
+        if record is None and self.earlier is not None:
+            return self.earlier.read()
+        return read_record(record)
 
     def update(self, submission: Submission) -> None:
         """See :meth:`Ledger.update`."""
         others = [other for other in self.read() if other.nonce != submission.nonce]
         kept = others if submission.state is State.WITHDRAWN else [*others, submission]
         if kept:
-            self._store(write_record(in_order(kept)))
+            self.store.set(_KEY, write_record(in_order(kept)), retention=_RETENTION)
         else:
             self.clear()
-
-
-@dataclass(frozen=True)
-class StateStoreLedger(_JsonLedger):
-    """In Airflow's task state store (3.3+), which survives retries and a Clear.
-
-    A write by an attempt that Airflow has given up is refused there.
-    """
-
-    store: Any
-    forgets: str | None = None
-    where: str = "Airflow's task state store"
-    how_to_delete: str = f"delete the key {_KEY} of this task instance's state store"
-
-    def _load(self) -> object:
-        return self.store.get(_KEY)
-
-    def _store(self, record: dict[str, Any]) -> None:
-        self.store.set(_KEY, record, retention=_RETENTION)
 
     def clear(self) -> None:
         """See :meth:`Ledger.clear`."""
         self.store.delete(_KEY)
 
+    def after_success(self) -> None:
+        """See :meth:`Ledger.after_success`; Airflow itself tidies its state store up."""
+
+
+class EntryLedger:
+    """A memory with an entry of its own for each submission, so that no attempt overwrites another's."""
+
+    #: Of each submission, by nonce, the name of its entry.
+    _names: dict[str, str]
+    where: Any
+
+    def _entries(self) -> Iterable[tuple[str, str | bytes]]:
+        """Name and text of every entry."""
+        raise NotImplementedError
+
+    def _name_for(self, submission: Submission) -> str:
+        raise NotImplementedError
+
+    def _write(self, name: str, text: str) -> None:
+        raise NotImplementedError
+
+    def _remove(self, name: str) -> None:
+        raise NotImplementedError
+
+    def read(self) -> tuple[Submission, ...]:
+        """See :meth:`Ledger.read`."""
+        found = []
+        for name, text in self._entries():
+            try:
+                (submission,) = read_record(read_json(text))
+            except ValueError as error:
+                raise LedgerUnreadable(f"{name}: {error}") from None
+            self._names[submission.nonce] = name
+            found.append(submission)
+        return in_order(found)
+
+    def update(self, submission: Submission) -> None:
+        """See :meth:`Ledger.update`."""
+        name = self._names.get(submission.nonce) or self._name_for(submission)
+        self._names[submission.nonce] = name
+        if submission.state is State.WITHDRAWN:
+            self._remove(name)
+        else:
+            self._write(name, json.dumps(write_record([submission])))
+
+    def clear(self) -> None:
+        """See :meth:`Ledger.clear`."""
+        for name, _ in list(self._entries()):
+            self._remove(name)
+
 
 @dataclass(frozen=True)
-class VariableLedger(_JsonLedger):
-    """In an Airflow Variable, for Airflow 2.11 to 3.2.
+class VariableLedger(EntryLedger):
+    """In Airflow Variables, for Airflow 2.11 to 3.2: one for each attempt that submits.
 
-    :param key: the Variable's name.
+    :param key: name of the first attempt's Variable; those of later ones end in ``.2``, ``.3``, …
     :param description: shown in Airflow's list of Variables.
-    :param first_attempt: nothing can be remembered yet, so "no such Variable" is believed.
+    :param try_number: of this attempt. For the first nothing can be remembered yet, so "no such Variable" is
+        believed.
     """
 
     key: str
     description: str
     forgets: str | None = None
-    first_attempt: bool = False
+    try_number: int = 1
+    _names: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def where(self) -> str:
         """See :class:`Ledger`."""
-        return f"the Airflow Variable {self.key}"
+        return f"the Airflow Variable {self._named(self.try_number)}"
 
     @property
     def how_to_delete(self) -> str:
         """See :class:`Ledger`."""
-        return f"delete {self.where}"
+        return f"delete the Airflow Variables {self.key} and {self.key}.*"
 
-    def _load(self) -> object:
-        # By position: the argument for a default has another name in 2.11 than in 3.x.
-        text = _variable().get(self.key, None)
-        if text is None and not self.first_attempt:
-            text = self._certainly()
-        return None if text is None else read_json(text)
+    def _named(self, try_number: int) -> str:
+        return self.key if try_number <= 1 else f"{self.key}.{try_number}"
 
-    def _certainly(self) -> str | None:
-        """Read again between two reads that must find something.
+    def _name_for(self, submission: Submission) -> str:
+        return self._named(submission.begun_by)
 
-        Airflow (2.11 to 3.2) takes a database or API server that does not answer for a Variable that does
-        not exist.
-        """
+    def _entries(self) -> Iterable[tuple[str, str | bytes]]:
+        found = self._found()
+        if found or self.try_number <= 1:
+            return found
+        # Airflow (2.11 to 3.2) takes a database or API server that does not answer for a Variable that does
+        # not exist. So read again, between two reads that must find something.
         probe, variable = f"{self.key}.probe", _variable()
         variable.set(probe, "1", description=f"{self.description} (for a moment)")
-        before, text, after = (variable.get(name, None) for name in (probe, self.key, probe))
+        before, found, after = variable.get(probe, None), self._found(), variable.get(probe, None)
         variable.delete(probe)
         if before is None or after is None:
             raise ConnectionError("Airflow's Variables cannot be read at the moment")
-        return text if text is None else str(text)
+        return found
 
-    def _store(self, record: dict[str, Any]) -> None:
-        _variable().set(self.key, json.dumps(record), description=self.description)
+    def _found(self) -> list[tuple[str, str | bytes]]:
+        names = [self._named(number) for number in range(1, self.try_number + LATER_ATTEMPTS + 1)]
+        # By position: the argument for a default has another name in 2.11 than in 3.x.
+        return [(name, text) for name in names if (text := _variable().get(name, None)) is not None]
 
-    def clear(self) -> None:
-        """See :meth:`Ledger.clear`."""
-        _variable().delete(self.key)
+    def _write(self, name: str, text: str) -> None:
+        _variable().set(name, text, description=self.description)
+
+    def _remove(self, name: str) -> None:
+        _variable().delete(name)
 
     def after_success(self) -> None:
         """See :meth:`Ledger.after_success`.
@@ -220,12 +261,24 @@ class VariableLedger(_JsonLedger):
         instance that has succeeded since, and Airflow runs it again. So there the memory stays for a while,
         and goes with a later success of any task.
         """
-        if _is_airflow_2():
-            for key, submissions, _ in variables_in_database():
-                if submissions and all(_is_over(submission) for submission in submissions):
-                    _variable().delete(key)
-        else:
-            self.clear()
+        if not _is_airflow_2():
+            if all(submission.ended is Ended.SUCCEEDED for submission in self.read()):
+                self.clear()
+            return
+        entries: dict[str, list[tuple[str, tuple[Submission, ...] | None]]] = defaultdict(list)
+        for key, submissions, _ in variables_in_database():
+            entries[task_instance_of(key)].append((key, submissions))
+        for of_one in entries.values():
+            if all(submissions and all(map(_is_over, submissions)) for _, submissions in of_one):
+                for key, _ in of_one:
+                    self._remove(key)
+
+
+def _variable() -> Any:
+    """Imported where it is used: a Dag file that is parsed needs none."""
+    from airflow.providers.common.compat.sdk import Variable
+
+    return Variable
 
 
 def _is_airflow_2() -> bool:
@@ -236,7 +289,8 @@ def _is_airflow_2() -> bool:
 
 def _is_over(submission: Submission) -> bool:
     over = time.time() - SUCCESS_IS_FINAL_AFTER
-    return submission.ended is Ended.SUCCEEDED and (submission.ended_at or over) < over
+    done = submission.ended is Ended.SUCCEEDED and (submission.ended_at or over) < over
+    return done and not submission.keep
 
 
 def variables_in_database() -> list[tuple[str, tuple[Submission, ...] | None, str]]:
@@ -250,11 +304,12 @@ def variables_in_database() -> list[tuple[str, tuple[Submission, ...] | None, st
     with create_session() as session:
         rows = session.query(Variable).filter(Variable.key.like(f"{VARIABLE_PREFIX}%")).all()
         found = [(row.key, row.val or "", row.description or "") for row in rows]
-    return [
-        (key, understood(text), description)
-        for key, text, description in sorted(found)
-        if not key.endswith(".probe")
-    ]
+    return [(key, understood(text), description) for key, text, description in sorted(found)]
+
+
+def task_instance_of(key: str) -> str:
+    """The part of a Variable's name that all of one task instance share."""
+    return key.removeprefix(VARIABLE_PREFIX).partition(".")[0]
 
 
 def understood(text: str | bytes) -> tuple[Submission, ...] | None:
@@ -263,13 +318,6 @@ def understood(text: str | bytes) -> tuple[Submission, ...] | None:
         return read_record(read_json(text))
     except LedgerUnreadable:
         return None
-
-
-def _variable() -> Any:
-    """Imported where it is used: a Dag file that is parsed needs none."""
-    from airflow.providers.common.compat.sdk import Variable
-
-    return Variable
 
 
 def identity_of(ti: Any) -> str:
@@ -292,18 +340,23 @@ def ledger_for(context: Mapping[str, Any], ledger_path: str | None, *, keep: boo
 
         from airflow_video_provider.ledger.files import FileLedger
 
-        return FileLedger(ObjectStoragePath(ledger_path) / f"{ti.task_id}-{name}")
-    from airflow.providers.common.compat.sdk import conf
-
-    if (store := context.get("task_state_store")) is not None:
-        clears = conf.getboolean("state_store", "clear_on_success", fallback=False)
-        return StateStoreLedger(store, forgets=_CLEARED if clears else None)
+        # A file's name holds 255 bytes at the most.
+        shown = ti.task_id.encode()[-80:].decode(errors="ignore")
+        return FileLedger(ObjectStoragePath(ledger_path) / f"{shown}-{name}")
     mapped = f"[{ti.map_index}]" if ti.map_index >= 0 else ""
-    return VariableLedger(
+    variables = VariableLedger(
         VARIABLE_PREFIX + name,
         f"Videos paid for by {ti.dag_id}.{ti.task_id}{mapped} in {ti.run_id}; do not delete while it runs",
         forgets=None if keep else _REMOVED,
-        first_attempt=ti.try_number <= 1,
+        try_number=ti.try_number,
+    )
+    if (store := context.get("task_state_store")) is None:
+        return variables
+    from airflow.providers.common.compat.sdk import conf
+
+    clears = conf.getboolean("state_store", "clear_on_success", fallback=False)
+    return StateStoreLedger(
+        store, forgets=_CLEARED if clears else None, earlier=variables if ti.try_number > 1 else None
     )
 
 

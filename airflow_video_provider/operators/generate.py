@@ -383,7 +383,8 @@ class VideoGenerateOperator(BaseOperator):
 _RETRIED = {End.TIMED_OUT: VideoTaskTimeout, End.UNREACHABLE: VideoGatewayUnreachable}
 _FINAL = frozenset({End.GONE, End.REFUSED})
 _WHAT_A_CLEAR_DOES = {
-    End.GONE: "It is still remembered; if it is lost indeed, clear this task to pay for a new generation",
+    End.GONE: "It is still remembered. If the connection was wrong, correct it: a Clear of this task queries "
+    "the video once more, and pays for a new generation only where the gateway does not know it then either",
     End.REFUSED: "A Clear of this task re-attaches to it and pays nothing",
 }
 

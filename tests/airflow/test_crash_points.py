@@ -38,7 +38,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        return f"{self.blow} {self.point}{'' if self.deferrable else ' (blocking)'}"
+        fault = f" {self.fault}" if self.fault else ""
+        return f"{self.blow} {self.point}{'' if self.deferrable else ' (blocking)'}{fault}".strip()
 
 
 REATTACHES = ("re-attaching to video", "nothing is paid")
@@ -58,6 +59,14 @@ ROWS = [
     Row("kill", "at the end of execute_complete", 1, "success", REATTACHES),
     Row("timeout", "before the intent", 1, "success", BEGINS, slow=True),
     Row("timeout", "after the intent", 1, "success", REATTACHES, slow=True),
+    Row(
+        "timeout",
+        "after the intent",
+        1,
+        "failed",
+        ("the create call broke off", *DOUBTS),
+        "[create-drop-paid]",
+    ),
     Row("timeout", "after the reply", 1, "success", REATTACHES),
     Row("timeout", "after the record", 1, "success", REATTACHES, slow=True),
     Row("timeout", "before the deferral", 1, "success", REATTACHES, slow=True),
@@ -87,7 +96,7 @@ def run_rows(airflow: LocalAirflow, sandbox: Sandbox, rows: list[Row], **more: A
 
 
 def prompt_of(row: Row, memory: str | None) -> str:
-    return f"{row.name} {'on S3' if memory else ''} {row.fault}".strip()
+    return f"{row.name}{' on S3' if memory else ''}"
 
 
 def check(airflow: LocalAirflow, sandbox: Sandbox, run: DagRun, index: int, row: Row, memory: Any) -> None:

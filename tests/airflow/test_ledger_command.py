@@ -76,9 +76,9 @@ def test_files_are_listed_and_a_task_instance_is_deleted_as_a_whole(
         request.getfixturevalue("store_connection")
         url = f"s3://store@{server.buckets[0]}/{tmp_path.name}"
     old, used = (FileLedger(ObjectStoragePath(url) / name) for name in ("film-1", "film-2"))
-    old.append(submission(40))
-    used.append(submission(50))
-    used.append(replace(submission(1), order=2))
+    old.update(submission(40))
+    used.update(submission(50))
+    used.update(replace(submission(1), order=2))
     assert main(["list", "--ledger-path", url]) == 0
     assert "2 remembered" in capsys.readouterr().err
     assert main(["prune", "--ledger-path", url]) == 0

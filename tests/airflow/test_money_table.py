@@ -15,7 +15,7 @@ from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_video_provider.gateway.client import Gateway as Client
-from airflow_video_provider.ledger import StateStoreLedger
+from airflow_video_provider.ledger import State, StateStoreLedger, Submission
 from airflow_video_provider.paying import _Payment
 from tests.airflow.support import (
     Clock,
@@ -101,8 +101,12 @@ def _struck(world: World) -> str:
 
 
 def _not_stored(world: World) -> str:
-    def broken(*_: Any) -> None:
-        raise OSError("the store is down")
+    real = StateStoreLedger.update
+
+    def broken(self: StateStoreLedger, submission: Submission) -> None:
+        if submission.state is State.SUBMITTED:
+            raise OSError("the store is down")
+        real(self, submission)
 
     with patch.object(StateStoreLedger, "update", broken):
         return world.at_once("a fox in the snow")
@@ -206,7 +210,7 @@ def _lost(world: World) -> str:
 
 
 SCENARIOS: dict[str, Callable[[World], str]] = {
-    "the worker died before the intent was stored": _dies(StateStoreLedger, "append"),
+    "the worker died before the intent was stored": _dies(StateStoreLedger, "update"),
     "the worker died after the intent, before the create call": _dies(Client, "submit"),
     "the worker died while the create call ran": _dies(Client, "submit", after=True),
     "the worker died before the id was stored": _dies(_Payment, "_store_id"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 from airflow import __version__
 from airflow.exceptions import AirflowException
-from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_video_provider.exceptions import (
     VideoGatewayUnreachable,
@@ -26,14 +27,13 @@ from airflow_video_provider.exceptions import (
 from airflow_video_provider.gateway.client import Gateway as Client
 from airflow_video_provider.ledger import (
     Attempt,
-    FileLedger,
     LedgerTaken,
     State,
     StateStoreLedger,
     Submission,
-    VariableLedger,
     ledger_for,
     stores,
+    undisturbed,
 )
 from scripts.services import S3Server
 from tests.airflow.support import (
@@ -104,6 +104,19 @@ def dies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 memory.attempt(**arguments)
 
     return die
+
+
+def broken_once_it_is_paid(patch: pytest.MonkeyPatch, memory: Memory, *causes: BaseException) -> None:
+    """Storing an id fails: with each cause in turn, or with the only one always."""
+    kind = type(ledger_of(memory))
+    real, left = kind.update, list(causes)
+
+    def broken(self: Any, submission: Submission) -> None:
+        if submission.state is State.SUBMITTED and left:
+            raise left.pop(0) if len(causes) > 1 else left[0]
+        real(self, submission)
+
+    patch.setattr(kind, "update", broken)
 
 
 def once(prompt: str) -> str:
@@ -282,7 +295,7 @@ class TestADeathWhilePaying:
         path, name, after, paid, then = self.POINTS[point]
         module, _, kind = path.rpartition(".")
         if point == "before the intent":
-            dies(memory, type(ledger_of(memory)), "append")
+            dies(memory, type(ledger_of(memory)), "update")
         else:
             dies(memory, getattr(importlib.import_module(module), kind), name, after=after)
         assert gateway.paid == paid
@@ -384,7 +397,7 @@ class TestAMemoryThatFails:
             raise OSError("disk full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(ledger_of(memory)), "append", broken)
+            patch.setattr(type(ledger_of(memory)), "update", broken)
             error = memory.refused()
         assert isinstance(error, VideoSubmitFailed)
         assert "nothing was paid" in str(error)
@@ -427,11 +440,8 @@ class TestAMemoryThatFails:
         cause: BaseException,
         logged: list[str],
     ) -> None:
-        def broken(*_: Any) -> None:
-            raise cause
-
         with monkeypatch.context() as patch:
-            patch.setattr(type(ledger_of(memory)), "update", broken)
+            broken_once_it_is_paid(patch, memory, cause)
             error = memory.refused()
         (payment,) = gateway.payments
         assert isinstance(error, AirflowFailException)
@@ -451,15 +461,7 @@ class TestAMemoryThatFails:
         clock: Clock,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        kind = type(ledger_of(memory))
-        real, failures = kind.update, iter([OSError("for a moment")] * 3)
-
-        def flapping(*args: Any) -> None:
-            if error := next(failures, None):
-                raise error
-            real(*args)
-
-        monkeypatch.setattr(kind, "update", flapping)
+        broken_once_it_is_paid(monkeypatch, memory, *[OSError("for a moment")] * 3)
         assert memory.attempt()["state"] == "succeeded"
         assert gateway.paid == 1
 
@@ -472,10 +474,15 @@ class TestAMemoryThatFails:
         monkeypatch: pytest.MonkeyPatch,
         logged: list[str],
     ) -> None:
-        def broken(*_: Any) -> None:
-            raise OSError("the store is down")
+        kind = type(ledger_of(memory))
+        real = kind.update
 
-        monkeypatch.setattr(type(ledger_of(memory)), "update", broken)
+        def broken(self: Any, submission: Submission) -> None:
+            if submission.state is not State.SENDING:
+                raise OSError("the store is down")
+            real(self, submission)
+
+        monkeypatch.setattr(kind, "update", broken)
         assert "nothing was paid" in str(memory.refused("a fox [quota]"))
         assert any("A retry will take its outcome as unknown" in line for line in logged)
 
@@ -739,6 +746,16 @@ class TestADoubt:
             assert "a Clear may be nobody's decision" in str(memory.refused())
         assert gateway.paid == 1
 
+    @pytest.mark.parametrize("prompt", ["doomed [fail]", "a fox [query-404=always]"])
+    def test_nor_is_a_failed_or_lost_generation_there_worth_another_with_each_clear(
+        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock, prompt: str
+    ) -> None:
+        memory.ti.dag_run.run_type = "operator_triggered"
+        for _ in range(4):
+            memory.refused(prompt)
+            memory.clear()
+        assert gateway.paid == (2 if "fail" in prompt else 1)
+
     def test_is_submitted_again_where_the_user_says_so_and_the_log_says_that_it_may_pay_twice(
         self,
         memory: Memory,
@@ -773,8 +790,101 @@ class TestADoubt:
         error = stored.refused("who knows [create-drop-paid]")
         assert f"Since then the gateway lists: {gateway.payments[-1]['video_id']}." in str(error)
 
+    @pytest.mark.parametrize("how", ["retry", "another task is cleared"])
+    def test_that_airflow_did_not_hear_of_is_not_settled_by_a_clear_of_another_task(
+        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock, how: str
+    ) -> None:
+        """The message was given and noted, and the worker died before Airflow heard of the failure."""
+        memory.refused("who knows [create-drop-paid]")
+        memory.retry()
+        if how != "retry":
+            memory.ti.dag_run.clear_number += 1
+        assert "may have accepted" in str(memory.refused("who knows [create-drop-paid]"))
+        assert gateway.paid == 1
+
+    @pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGTERM])
+    def test_is_told_although_the_time_was_over_while_the_create_broke_off(
+        self,
+        memory: Memory,
+        connection: str,
+        gateway: Gateway,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+        logged: list[str],
+        number: signal.Signals,
+    ) -> None:
+        real = Client.submit
+
+        def struck(*args: Any) -> Any:
+            signal.raise_signal(number)
+            return real(*args)
+
+        before = signal.signal(number, killed)
+        try:
+            monkeypatch.setattr(Client, "submit", struck)
+            error = memory.refused("who knows [create-drop-paid]")
+        finally:
+            signal.signal(number, before)
+        assert "may have accepted and billed" in str(error)
+        assert any("may have accepted and billed" in line for line in logged)
+
+    def test_that_could_not_be_told_is_not_noted_as_told(
+        self,
+        memory: Memory,
+        connect: Callable[..., str],
+        gateway: Gateway,
+        clock: Clock,
+        dies: Callable[..., None],
+    ) -> None:
+        """The worker dies while it asks the gateway for what helps to find out."""
+        connect(extra={"dialect": "openai"})
+        dies(memory, Client, "list_tasks", prompt="who knows [create-drop-paid]")
+        memory.clear()
+        assert "may have accepted" in str(memory.refused("who knows [create-drop-paid]"))
+        assert gateway.paid == 1
+
+    def test_that_ends_while_it_is_told_of_is_not_overwritten(
+        self,
+        memory: Memory,
+        connect: Callable[..., str],
+        gateway: Gateway,
+        clock: Clock,
+        dies: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        connect(extra={"dialect": "openai"})
+        dies(memory, Client, "submit", after=True)
+        video_id = gateway.payments[0]["video_id"]
+        real = Client.list_tasks
+
+        def heard(client: Client) -> Any:
+            (begun,) = remembered(memory)
+            ledger_of(memory).update(replace(begun, state=State.SUBMITTED, video_id=video_id))
+            return real(client)
+
+        monkeypatch.setattr(Client, "list_tasks", heard)
+        memory.retry()
+        assert isinstance(memory.refused(), VideoSubmitFailed)
+        memory.retry()
+        assert memory.attempt()["video_id"] == video_id
+        assert gateway.paid == 1
+
 
 class TestAVideoThatIsGone:
+    def test_only_for_a_wrong_connection_is_reattached_to_once_that_is_right(
+        self, memory: Memory, connect: Callable[..., str], gateway: Gateway, clock: Clock
+    ) -> None:
+        connect()
+        prompt = once("a fox [query-404=9]")
+        lost = memory.submit(prompt).trigger.video_id
+        assert "a Clear of this task queries" in str(memory.refused(prompt))
+        for _ in range(9):
+            with contextlib.suppress(Exception):
+                Client(gateway.url, gateway.key).get_task(lost)
+        memory.clear()
+        assert memory.attempt(prompt)["video_id"] == lost
+        assert gateway.paid == 1
+
     def test_is_kept_until_somebody_who_was_told_clears_the_task(
         self, memory: Memory, connection: str, gateway: Gateway, clock: Clock, logged: list[str]
     ) -> None:
@@ -796,7 +906,10 @@ class TestAVideoThatIsGone:
 
 
 class TestTwoAttemptsThatOverlap:
-    @everywhere
+    @pytest.mark.parametrize(
+        ("step", "call", "moment"),
+        [("read", 0, "before"), ("read", 0, "after"), ("update", 0, "before"), ("read", 1, "before")],
+    )
     def test_cannot_both_believe_that_they_are_the_first(
         self,
         memory: Memory,
@@ -804,79 +917,85 @@ class TestTwoAttemptsThatOverlap:
         gateway: Gateway,
         clock: Clock,
         monkeypatch: pytest.MonkeyPatch,
+        step: str,
+        call: int,
+        moment: str,
     ) -> None:
-        """Both read "nothing" before either writes: a zombie and its successor."""
+        """Both read "nothing" before either writes, and a successor runs at every step of the zombie."""
         ledger = type(ledger_of(memory))
-        real, zombie = ledger.append, [True]
+        real = getattr(ledger, step)
+        calls = iter(range(99))
 
-        def overtaken(self: Any, submission: Submission) -> None:
-            if zombie:
-                zombie.clear()
+        def overtaken(self: Any, *args: Any) -> Any:
+            if step == "read" and moment == "after":
+                result = real(self, *args)
+            if next(calls) == call:
+                stalled = replace(memory.ti, dag_run=SimpleNamespace(**vars(memory.ti.dag_run)))
                 memory.retry()
-                memory.submit()
-            real(self, submission)
+                with contextlib.suppress(AirflowException):
+                    memory.submit()
+                memory.ti = stalled
+            return result if step == "read" and moment == "after" else real(self, *args)
 
-        monkeypatch.setattr(ledger, "append", overtaken)
-        error = memory.refused()
-        assert isinstance(error, VideoSubmitFailed)
-        assert "another attempt of this task instance submits at the same time" in str(error)
-        assert gateway.paid == 1
+        monkeypatch.setattr(ledger, step, overtaken)
+        with contextlib.suppress(AirflowException, TaskDeferred):
+            memory.attempt()
+        monkeypatch.undo()
+        assert gateway.paid <= 1
 
-    def test_while_the_first_waits_to_send_again(
+    @pytest.mark.parametrize("path", ["_Payment.send", "_Payment.intend"])
+    def test_a_zombie_that_wakes_right_before_a_step_pays_nothing(
         self,
         memory: Memory,
         connection: str,
         gateway: Gateway,
         clock: Clock,
         monkeypatch: pytest.MonkeyPatch,
+        path: str,
     ) -> None:
-        import tenacity.nap
+        from airflow_video_provider import paying
 
         prompt = once("a fox [rate-limit=1]")
-        real, first = tenacity.nap.time.sleep, [True]
+        kind, name = path.split(".")
+        owner = getattr(paying, kind)
+        real, calls = getattr(owner, name), iter(range(9))
 
-        def overtaken(seconds: float) -> None:
-            if first:
-                first.clear()
+        def overtaken(self: Any) -> Any:
+            if next(calls) == 1:  # the second time: it was held, and a successor may submit by right
+                stalled = replace(memory.ti, dag_run=SimpleNamespace(**vars(memory.ti.dag_run)))
                 memory.retry()
+                monkeypatch.setattr(owner, name, real)
                 memory.submit(prompt)
-            real(seconds)
+                memory.ti = stalled
+            return real(self)
 
-        monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=overtaken))
+        monkeypatch.setattr(owner, name, overtaken)
         assert isinstance(memory.refused(prompt), VideoSubmitFailed)
         assert gateway.paid == 1
 
+    def test_an_older_attempt_leaves_it_to_the_later_one(
+        self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
+    ) -> None:
+        """A worker that was frozen before it read anything wakes when its successor has submitted."""
+        frozen = replace(memory.ti, dag_run=SimpleNamespace(**vars(memory.ti.dag_run)))
+        memory.retry()
+        memory.submit()
+        memory.ti = frozen
+        error = memory.refused()
+        assert isinstance(error, VideoSubmitFailed)
+        assert "attempt 1 is not the latest: attempt 2 has written of video" in str(error)
+        assert gateway.paid == 1
+
     @everywhere
-    def test_of_two_that_append_one_is_refused(self, memory: Memory) -> None:
-        mine, other = a_submission(), a_submission()
-        ledger_of(memory).append(mine)
-        with pytest.raises(LedgerTaken):
-            ledger_of(memory).append(other)
-        assert remembered(memory) == (mine,)
-
-
-@pytest.mark.parametrize("kind", ["file", "s3"])
-def test_of_two_files_that_are_written_at_the_same_moment_neither_overwrites_the_other(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The later one finds the other, on a server without conditional writes as well."""
-    if kind == "s3":
-        request.getfixturevalue("store_connection")
-    path = tmp_path.as_uri() if kind == "file" else f"s3://store@videos/exclusive/{tmp_path.name}"
-    first, second = (FileLedger(ObjectStoragePath(path) / "film") for _ in range(2))
-    mine, other = a_submission(), a_submission()
-    real = FileLedger.read
-
-    def after_both_have_written(self: FileLedger) -> tuple[Submission, ...]:
-        if self is first:
-            monkeypatch.setattr(FileLedger, "read", real)
+    def test_of_two_that_write_at_the_same_moment_neither_overwrites_the_other(self, memory: Memory) -> None:
+        mine, other = a_submission(), replace(a_submission(), begun_by=2)
+        ledger_of(memory).update(mine)
+        ledger_of(memory).update(other)
+        memory.ti.try_number = 2
+        assert {s.nonce for s in remembered(memory)} == {mine.nonce, other.nonce}
+        for each in (mine, other):
             with pytest.raises(LedgerTaken):
-                second.append(other)
-        return real(self)
-
-    monkeypatch.setattr(FileLedger, "read", after_both_have_written)
-    first.append(mine)
-    assert FileLedger(ObjectStoragePath(path) / "film").read() == (mine,)
+                undisturbed(ledger_of(memory), each, ())
 
 
 class TestADagRunThatWasDeletedAndMadeAgain:
@@ -927,7 +1046,9 @@ class TestAMemoryThatCannotBeUnderstood:
         memory.submit()
         (name,) = variables
         variables[name] = "nonsense"
-        assert f"delete the Airflow Variable {name}, then clear this task" in str(memory.refused())
+        assert f"delete the Airflow Variables {name} and {name}.*, then clear this task" in str(
+            memory.refused()
+        )
 
 
 class TestAVariable:
@@ -1041,22 +1162,48 @@ class TestAVariable:
         assert memory.attempt()["state"] == "succeeded"
         assert gateway.paid == 1
 
-    def test_that_was_overwritten_by_a_worker_that_was_frozen_is_found_out(
-        self, connection: str, gateway: Gateway, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    def test_that_was_to_be_kept_is_not_swept_on_2_11(
+        self,
+        connection: str,
+        gateway: Gateway,
+        clock: Clock,
+        variables: Variables,
+        listeners: Listeners,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(stores, "_is_airflow_2", lambda: True)
+        monkeypatch.setattr(stores, "variables_in_database", lambda: self.listed(variables))
+        kept = Memory(keep="reuse")
+        kept.attempt()
+        clock.sleep(stores.SUCCESS_IS_FINAL_AFTER + 60)
+        other = Memory(ti=TaskInstance(run_id="manual__2"))
+        other.attempt("a heron")
+        listeners.succeed(other.ti)
+        assert len(variables) == 2
+        kept.clear()
+        kept.attempt()
+        assert gateway.paid == 2
+
+    def test_is_not_removed_by_a_worker_whose_task_was_cleared_meanwhile(
+        self, connection: str, gateway: Gateway, clock: Clock, variables: Variables, listeners: Listeners
     ) -> None:
         memory = Memory()
-        real, frozen = VariableLedger._store, [True]
+        memory.attempt()
+        memory.clear()
+        memory.submit("a heron instead")
+        listeners.succeed(memory.ti)
+        memory.retry()
+        memory.attempt("a heron instead")
+        assert gateway.paid == 2
 
-        def thawed(self: VariableLedger, record: dict[str, Any]) -> None:
-            if frozen:
-                frozen.clear()
-                memory.retry()
-                memory.submit()
-                clock.sleep(120)
-            real(self, record)
-
-        monkeypatch.setattr(VariableLedger, "_store", thawed)
-        assert isinstance(memory.refused(), VideoSubmitFailed)
+    def test_is_found_after_an_upgrade_to_an_airflow_with_a_state_store(
+        self, connection: str, gateway: Gateway, clock: Clock, variables: Variables
+    ) -> None:
+        memory = Memory()
+        memory.submit()
+        memory.store = StateStore()
+        memory.retry()
+        assert memory.attempt()["state"] == "succeeded"
         assert gateway.paid == 1
 
 

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from airflow.providers.common.compat.sdk import Param, dag, task
 
+from airflow_video_provider.ledger.stores import EntryLedger, StateStoreLedger
 from airflow_video_provider.operators.video import VideoGenerateOperator
 
 
@@ -56,8 +57,6 @@ POINTS = {
         "execute_complete",
         "after",
     ),
-    "the memory, before": ("airflow_video_provider.ledger.stores._JsonLedger", "append", "before"),
-    "the memory, after": ("airflow_video_provider.ledger.stores._JsonLedger", "update", "before"),
 }
 
 
@@ -97,12 +96,17 @@ class StruckOperator(VideoGenerateOperator):
         stack = ExitStack()
         if "execute_complete" in self.point:
             return stack
-        path, name, when = POINTS[self.point]
         if self.point == "before the intent":
-            stack.enter_context(patch("airflow_video_provider.submitting.pay", lambda *_: BLOWS[self.blow]()))
+            strike = patch("airflow_video_provider.submitting.pay", lambda *_, **__: BLOWS[self.blow]())
+            stack.enter_context(strike)
+            return stack
+        if self.point.startswith("the memory"):
+            for kind in (StateStoreLedger, EntryLedger):
+                stack.enter_context(patch.object(kind, "update", self._failing(kind.update)))
             return stack
         import importlib
 
+        path, name, when = POINTS[self.point]
         module, _, kind = path.rpartition(".")
         owner = getattr(importlib.import_module(module), kind)
         real, blow = getattr(owner, name), BLOWS[self.blow]
@@ -117,6 +121,17 @@ class StruckOperator(VideoGenerateOperator):
 
         stack.enter_context(patch.object(owner, name, struck))
         return stack
+
+    def _failing(self, real: Any) -> Any:
+        """A memory that fails, for everything or once there is an id to remember."""
+        states = {"submitted"} if self.point == "the memory, after" else {"sending", "withdrawn"}
+
+        def update(ledger: Any, submission: Any) -> None:
+            if str(submission.state) in states:
+                BLOWS[self.blow]()
+            real(ledger, submission)
+
+        return update
 
     def _once_paid(self) -> None:
         """The create call hangs: the worker dies when the gateway has accepted and not answered."""

@@ -14,6 +14,7 @@ from airflow_video_provider.ledger import (
     Ended,
     Policy,
     Reattach,
+    Stale,
     State,
     Stop,
     Submission,
@@ -26,6 +27,7 @@ OTHER = {"model": "m", "prompt": "q"}
 FIRST = Attempt(1, 2, run="id=7", clear_number=0)
 RETRY = replace(FIRST, try_number=2)
 CLEAR = Attempt(2, 3, run="id=7", clear_number=1)
+RESET = replace(CLEAR, started_by_operator=True)
 
 
 def submission(state: State, **facts: Any) -> Submission:
@@ -81,7 +83,13 @@ TABLE = {
     "refused, cleared": ((REFUSED,), CLEAR, REQUEST, {}, Stop, None),
     "refused, cleared, another request": ((REFUSED,), CLEAR, OTHER, {}, Submit, 1),
     "refused, cleared, new": ((REFUSED,), CLEAR, REQUEST, {"on_clear": "new"}, Submit, 1),
-    "gone, retry": ((GONE,), RETRY, REQUEST, {}, Stop, None),
+    "gone, retry": ((GONE,), RETRY, REQUEST, {}, Reattach, None),
+    "an older attempt": ((replace(PAID, attempt=RETRY),), FIRST, REQUEST, {}, Stale, None),
+    "failed, reset by an operator": ((FAILED,), RESET, REQUEST, {}, Submit, 2),
+    "failed twice, reset by an operator": ((SECOND,), RESET, REQUEST, {}, Stop, None),
+    "in doubt, told, reset by an operator": ((TOLD,), RESET, REQUEST, {}, Stop, None),
+    "gone, reset by an operator": ((GONE,), RESET, REQUEST, {}, Reattach, None),
+    "paid, reset by an operator, another request": ((PAID,), RESET, OTHER, {}, Submit, 1),
     "gone, cleared": ((GONE,), CLEAR, REQUEST, {}, Submit, 1),
     "an earlier one of the same request, cleared": (
         (PAID, replace(PAID, order=2, request=OTHER)), CLEAR, REQUEST, {}, Reattach, None,
@@ -137,12 +145,14 @@ class TestAnotherDagRun:
         [
             replace(FIRST, run="id=8"),
             replace(RETRY, run="id=8"),
-            replace(FIRST, try_number=0),
+            replace(FIRST, try_number=0, run_started="2026-02-07"),
         ],
     )
     def test_has_nothing_to_do_with_what_is_remembered(self, attempt: Attempt) -> None:
-        made = decide((PAID,), attempt, OTHER, Policy())
+        earlier = replace(PAID, attempt=replace(FIRST, run_started="2026-02-06"))
+        made = decide((earlier,), attempt, OTHER, Policy())
         assert isinstance(made, Submit)
+        assert made.begins_anew
         assert "veo:1 belongs to another Dag run" in str(made.why)
 
     def test_is_told_by_the_id_of_the_same_try(self) -> None:
