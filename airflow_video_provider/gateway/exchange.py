@@ -18,6 +18,7 @@ from airflow_video_provider.gateway.errors import (
     error_from_reply,
     error_from_transport,
 )
+from airflow_video_provider.gateway.replies import task_in_an_error
 from airflow_video_provider.gateway.settings import GatewaySettings, origin_of
 from airflow_video_provider.gateway.wire import WireRequest
 
@@ -82,13 +83,18 @@ class Exchange(Generic[T]):
 
     def read(self, status_code: int, headers: Mapping[str, str]) -> T | None:
         content, self.content = bytes(self.content), bytearray()
-        if 300 <= status_code < 400:
+        accepted = task_in_an_error(content) if self.wire.billed and status_code >= 300 else None
+        if 300 <= status_code < 400 and not accepted:
             self._follow(status_code, headers.get("location", ""))
             return None
-        if status_code >= 400:
+        if status_code >= 300:
             if self.settings.api_key:  # before the message is cut, which could leave half of the key
                 content = content.replace(self.settings.api_key.encode(), b"***")
-            self._raise(error_from_reply(status_code, headers, content))
+            error = error_from_reply(status_code, headers, content)
+            if accepted:
+                error.maybe_accepted = True
+                error.message += f"; yet the reply names task {accepted}"
+            self._raise(error)
         try:
             # A DELETE may be answered without a word.
             body = json.loads(content or (b"{}" if self.wire.changes else b""))

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_video_provider.gateway.dialect import Dialect
-from airflow_video_provider.gateway.envelope import claimed_status
+from airflow_video_provider.gateway.envelope import claimed_status, fit_to_store
 from airflow_video_provider.gateway.errors import InvalidRequestError, UnreadableReplyError, wrapped_error
 from airflow_video_provider.gateway.task import VideoTask, read_created_id, says_something_of_a_task
 from airflow_video_provider.gateway.values import read_non_loopback_url
 
-__all__ = ["understand_cancel", "understand_create", "understand_list", "understand_query"]
+__all__ = [
+    "task_in_an_error",
+    "understand_cancel",
+    "understand_create",
+    "understand_list",
+    "understand_query",
+]
+
+_UNDER_WAY = frozenset({"queued", "pending", "submitted", "running", "processing", "in_progress"})
 
 Understand = Callable[[Any, Mapping[str, str]], VideoTask]
 
@@ -49,6 +58,23 @@ def understand_query(dialect: Dialect, video_id: str, content_url: str | None) -
         return _at_our_address(task, content_url, dialect) if content_url else task
 
     return understand
+
+
+def task_in_an_error(content: bytes) -> str | None:
+    """The id of a task that waits or runs, from a reply whose HTTP status is an error; None for none.
+
+    Whatever the status says, such a create is not one that was provably not accepted.
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, Mapping) or not isinstance(word := body.get("status"), str):
+        return None
+    video_id = next((body[name] for name in ("id", "task_id") if isinstance(body.get(name), str)), None)
+    if not video_id or word.lower() not in _UNDER_WAY:
+        return None
+    return fit_to_store(video_id)[:200]
 
 
 def understand_list(body: Any, headers: Mapping[str, str]) -> list[VideoTask]:

@@ -817,3 +817,22 @@ class TestAList:
         server = peer(reply(200, body))
         with contextlib.suppress(GatewayError):
             assert connect(server.url, dialect="openai").list_tasks() == []
+
+
+class TestAnErrorThatNamesATask:
+    @pytest.mark.parametrize("status", [303, 400, 403, 404, 429, 500])
+    def test_is_no_proof_that_nothing_was_accepted(
+        self, connect: Connect, peer: StartPeer, status: int
+    ) -> None:
+        server = peer(reply(status, {"id": ID, "status": "queued", "message": "slow down"}))
+        error = failure(connect(server.url).submit, REQUEST)
+        assert error.maybe_accepted
+        assert len(server.received) == 1
+
+    @pytest.mark.parametrize(
+        "body", [{"request_id": "r", "message": "no"}, {"id": "x", "status": "failed"}, {}]
+    )
+    def test_is_not_one_that_has_an_id_of_another_kind(
+        self, connect: Connect, peer: StartPeer, body: dict[str, str]
+    ) -> None:
+        assert not failure(connect(peer(reply(429, body)).url).submit, REQUEST).maybe_accepted
