@@ -100,6 +100,24 @@ def _struck(world: World) -> str:
     return world.retry()
 
 
+def _struck_and_broken_off(world: World) -> str:
+    real = Client.submit
+
+    def struck(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGALRM)
+        return real(*args)
+
+    def handler(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with patch.object(Client, "submit", struck):
+            return world.at_once("who knows [create-drop-paid]")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def _not_stored(world: World) -> str:
     real = StateStoreLedger.update
 
@@ -209,6 +227,15 @@ def _lost(world: World) -> str:
     return world.retry("a fox [query-404=always]")
 
 
+def _lost_and_cleared(world: World, *, found: bool) -> str:
+    world.memory.submit()
+    world.gateway.fail(query=404)
+    assert world.retry() == "stops"
+    if found:
+        world.gateway.heal()
+    return world.clear()
+
+
 SCENARIOS: dict[str, Callable[[World], str]] = {
     "the worker died before the intent was stored": _dies(StateStoreLedger, "update"),
     "the worker died after the intent, before the create call": _dies(Client, "submit"),
@@ -218,7 +245,8 @@ SCENARIOS: dict[str, Callable[[World], str]] = {
         "who knows [create-drop-paid]"
     ),
     "the id could not be stored": _not_stored,
-    "`execution_timeout` struck in the create call": _struck,
+    "`execution_timeout` struck in the create call, and the gateway answers": _struck,
+    "`execution_timeout` struck in a create call that breaks off": _struck_and_broken_off,
     "the worker died after the id was stored": _dies(_Payment, "_store_id", after=True),
     "the worker died in `execute_complete`": _died_in_execute_complete,
     "still running at `timeout`": _timed_out,
@@ -239,6 +267,12 @@ SCENARIOS: dict[str, Callable[[World], str]] = {
     "Clear with another request": lambda world: _succeeded_then_clear(world, "a heron instead"),
     "Clear with a change that is refused, then the change taken back and another Clear": _taken_back,
     'Clear with `on_clear="new"`': lambda world: _succeeded_then_clear(world, on_clear="new"),
+    "Clear after the gateway no longer knew the video, and it knows it again": lambda world: (
+        _lost_and_cleared(world, found=True)
+    ),
+    "Clear after the gateway no longer knew the video, and it still does not": lambda world: (
+        _lost_and_cleared(world, found=False)
+    ),
     "Clear of an outcome in doubt that nobody was told of": _in_doubt,
     "Clear of an outcome in doubt that was told": lambda world: _in_doubt(world, told=True),
     "the Dag run was deleted and made again with the same run_id (Variable, `ledger_path`)": _on_variables(
