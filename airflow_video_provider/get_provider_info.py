@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_video_provider import __version__
+from airflow_video_provider.connection_fields import CONNECTION_FIELDS
 
 HIDDEN_FIELDS = ["login", "schema", "extra"]
 RELABELING = {"host": "Base URL", "password": "API key"}
@@ -12,53 +13,11 @@ PLACEHOLDERS = {
     "host": "https://az.gptplus5.com",
     "password": "sk-…",
     "port": "only if it is not in the base URL",
-    "dialect": "unified",
-    "timeout": "120",
-    "headers": '{"X-Team": "films"}',
-    "forwarded_host": "api.quickrouter.ai",
-    "verify": "true",
-    "allowed_hosts": "minio.internal:9000, 10.0.0.0/8",
+    **{field.name: field.placeholder for field in CONNECTION_FIELDS},
 }
 CONN_FIELDS: dict[str, dict[str, Any]] = {
-    "dialect": {
-        "label": "Dialect",
-        "description": (
-            "Family of endpoints: unified (/v1/video/create; az.gptplus5.com, QuickRouter), "
-            "openai (/v1/videos) or newapi (/v1/video/generations). Empty: unified."
-        ),
-        "schema": {"type": "string", "enum": ["unified", "openai", "newapi"], "default": "unified"},
-    },
-    "timeout": {
-        "label": "Timeout (seconds)",
-        "description": (
-            "For connecting and for each wait on a reply. Empty: 120, because proxies give up on a create "
-            "after 100, and their verdict beats a guess."
-        ),
-        "schema": {"type": ["number", "null"]},
-    },
-    "headers": {
-        "label": "Headers",
-        "description": "JSON object of headers for every request to the gateway; none goes to another host.",
-        "schema": {"type": ["object", "null"]},
-    },
-    "forwarded_host": {
-        "label": "X-Forwarded-Host",
-        "description": "Value of the X-Forwarded-Host header, for the gateways that ask for one.",
-        "schema": {"type": ["string", "null"], "examples": ["api.quickrouter.ai"]},
-    },
-    "verify": {
-        "label": "Verify TLS",
-        "description": "true, false, or the path of a CA file on the workers and triggerers. Empty: true.",
-        "schema": {"type": ["string", "null"], "examples": ["true", "false", "/etc/ssl/my-ca.pem"]},
-    },
-    "allowed_hosts": {
-        "label": "Allowed hosts",
-        "description": (
-            "Hosts or networks that videos may be fetched from though their addresses are not public. "
-            "The gateway's own host and port always may."
-        ),
-        "schema": {"type": ["array", "null"], "items": {"type": "string"}},
-    },
+    field.name: {"label": field.label, "description": field.description, "schema": field.schema}
+    for field in CONNECTION_FIELDS
 }
 
 

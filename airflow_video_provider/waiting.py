@@ -68,6 +68,9 @@ def video_id_of(video: object) -> str:
 
 def url_asks(settings: GatewaySettings) -> int:
     """How many more times to ask a finished task for its URL; see :class:`TaskWatch`."""
-    from airflow_video_provider.gateway.dialects import DIALECTS
+    return URL_ASKS if settings.spoken.url_in_reply else 0
 
-    return URL_ASKS if DIALECTS[settings.dialect].url_in_reply else 0
+
+def poll_every(settings: GatewaySettings, interval: float) -> float:
+    """Seconds between two queries of a task: what the user asks for, and no less than the gateway does."""
+    return max(interval, settings.spoken.poll_floor)

@@ -26,7 +26,7 @@ FLOORS = (
     ("operators", "sensors"),
     ("hooks", "triggers", "ledger", "paying", "submitting", "waiting", "exceptions"),
     ("gateway", "media"),
-    ("http_common", "get_provider_info"),
+    ("http_common", "get_provider_info", "connection_fields"),
 )
 """From the top down. A module imports from its own floor and those below; a new one gets its place here."""
 

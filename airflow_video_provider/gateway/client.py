@@ -16,7 +16,6 @@ import httpx
 
 from airflow_video_provider.gateway.balance import Ask, Balance, balance_plan
 from airflow_video_provider.gateway.check import Check, check_plan
-from airflow_video_provider.gateway.dialect import Dialect
 from airflow_video_provider.gateway.errors import GatewayError
 from airflow_video_provider.gateway.exchange import Exchange
 from airflow_video_provider.gateway.replies import (
@@ -45,36 +44,15 @@ T = TypeVar("T")
 class _Shell:
     """What both clients share: settings, and the exchanges to carry out."""
 
-    def __init__(
-        self,
-        base_url: str,
-        api_key: str | None = None,
-        *,
-        dialect: str | Dialect | Mapping[str, Any] = "unified",
-        timeout: float = 120.0,
-        headers: Mapping[str, str] | None = None,
-        forwarded_host: str | None = None,
-        verify: bool | str = True,
-        create_encoding: str | None = None,
-    ) -> None:
-        self.settings = GatewaySettings(
-            base_url, api_key, dialect, timeout, tuple((headers or {}).items()), forwarded_host, verify,
-            create_encoding,
-        )  # fmt: skip
+    def __init__(self, base_url: str | GatewaySettings, api_key: str | None = None, **more: Any) -> None:
+        self.settings = (
+            base_url if isinstance(base_url, GatewaySettings) else GatewaySettings(base_url, api_key, **more)
+        )
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Self:
         """Make a client from settings that are already checked."""
-        return cls(
-            settings.base_url,
-            settings.api_key,
-            dialect=settings.dialect,
-            timeout=settings.timeout,
-            headers=dict(settings.headers),
-            forwarded_host=settings.forwarded_host,
-            verify=settings.verify,
-            create_encoding=settings.create_encoding,
-        )
+        return cls(settings)
 
     def content_url(self, video_id: str) -> str:
         """Where the gateway itself serves a finished task's bytes; to be fetched with its headers.
@@ -121,10 +99,10 @@ class _Shell:
 class Gateway(_Shell):
     """A gateway, asked from ordinary code. Open for as long as it is used; close it or use ``with``.
 
-    Parameters are those of :class:`GatewaySettings`.
+    Parameters are those of :class:`GatewaySettings`, or one of these.
     """
 
-    def __init__(self, base_url: str, api_key: str | None = None, **settings: Any) -> None:
+    def __init__(self, base_url: str | GatewaySettings, api_key: str | None = None, **settings: Any) -> None:
         super().__init__(base_url, api_key, **settings)
         self._client = httpx.Client(**self.settings.client_options())
 
@@ -217,7 +195,7 @@ class Gateway(_Shell):
 class AsyncGateway(_Shell):
     """A gateway, asked from an event loop. Parameters and errors are those of :class:`Gateway`."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, **settings: Any) -> None:
+    def __init__(self, base_url: str | GatewaySettings, api_key: str | None = None, **settings: Any) -> None:
         super().__init__(base_url, api_key, **settings)
         self._client = httpx.AsyncClient(**self.settings.client_options())
 

@@ -62,7 +62,7 @@ class GatewaySettings:
     :param api_key: sent as ``Authorization: Bearer``; None or "" sends no such header (self-hosted servers).
     :param dialect: the name of one, ``unified`` for example, a :class:`Dialect`, or an object of its fields.
     :param timeout: seconds, for connecting and for each wait on the reply.
-    :param headers: more headers (name, value) for every request, to this origin only.
+    :param headers: more headers (name, value) for every request, to this origin only; may be a mapping.
     :param forwarded_host: value of ``X-Forwarded-Host``, which some gateways ask for.
     :param verify: False to check no certificate, a path for a CA file of your own.
     :param create_encoding: ``json``, ``multipart`` (vLLM-Omni) or ``multipart_with_file`` where the gateway
@@ -83,6 +83,8 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", normalise_base_url(self.base_url))
+        if isinstance(self.headers, Mapping):  # settings are compared and hashed
+            object.__setattr__(self, "headers", tuple(self.headers.items()))
         object.__setattr__(self, "spoken", self._spoken())
         if not isinstance(self.timeout, int | float) or not 0 < self.timeout <= 3600:
             raise InvalidRequestError(f"timeout: {self.timeout!r} is not a number of seconds from 0 to 3600")
@@ -99,7 +101,7 @@ class GatewaySettings:
 
     def _spoken(self) -> Dialect:
         dialect = dialect_from(self.dialect)
-        if isinstance(self.dialect, Mapping):  # settings are compared and hashed
+        if isinstance(self.dialect, Mapping):
             object.__setattr__(self, "dialect", dialect)
         if self.create_encoding is None:
             return dialect

@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, RateLimitError
 from airflow_video_provider.gateway.pace import PollSchedule
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
-from airflow_video_provider.hooks.video import shared_gateway
+from airflow_video_provider.hooks.shared import shared_gateway
 from airflow_video_provider.waiting import url_asks, utc
 
 __all__ = ["VideoTaskTrigger"]

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
+from airflow_video_provider.connection_fields import CONNECTION_FIELDS
 from airflow_video_provider.gateway.client import GatewaySettings
 from airflow_video_provider.gateway.errors import (
     AuthenticationError,
@@ -121,6 +122,22 @@ class TestTheExtraOfAConnection:
     def test_dialect(self, settings_of: Callable[..., GatewaySettings], dialect: str) -> None:
         assert settings_of(host="gw.example", extra={"dialect": dialect}).dialect == dialect
 
+    @pytest.mark.parametrize("as_text", [False, True])
+    def test_a_dialect_may_be_an_object(
+        self, settings_of: Callable[..., GatewaySettings], as_text: bool
+    ) -> None:
+        given = {"base": "openai", "create_encoding": "multipart"}
+        dialect = json.dumps(given) if as_text else given
+        spoken = settings_of(host="gw.example", extra={"dialect": dialect}).spoken
+        assert (spoken.create_path, spoken.create_encoding) == ("/v1/videos", "multipart")
+
+    def test_one_that_comes_by_entry_point(self, settings_of: Callable[..., GatewaySettings]) -> None:
+        assert settings_of(host="gw.example", extra={"dialect": "openrouter"}).spoken.poll_floor == 10
+
+    def test_create_encoding(self, settings_of: Callable[..., GatewaySettings]) -> None:
+        extra = {"dialect": "openai", "create_encoding": "multipart"}
+        assert settings_of(host="gw.example", extra=extra).spoken.create_encoding == "multipart"
+
     @pytest.mark.parametrize("timeout", [30, 30.0, "30", " 30 "])
     def test_timeout(self, settings_of: Callable[..., GatewaySettings], timeout: object) -> None:
         assert settings_of(host="gw.example", extra={"timeout": timeout}).timeout == 30.0
@@ -162,7 +179,7 @@ class TestTheExtraOfAConnection:
     def test_what_a_form_leaves_empty_is_not_given(
         self, settings_of: Callable[..., GatewaySettings], empty: str | None
     ) -> None:
-        names = ("dialect", "timeout", "headers", "forwarded_host", "verify", "allowed_hosts")
+        names = [field.name for field in CONNECTION_FIELDS]
         settings = settings_of(host="gw.example", extra=dict.fromkeys(names, empty))
         assert settings == GatewaySettings("https://gw.example")
 
@@ -179,6 +196,12 @@ class TestAnUnusableConnectionNamesItsField:
             ({"extra": {"dialekt": "openai"}}, "extra.dialekt: is unknown; allowed: dialect"),
             ({"extra": {"dialect": "azure"}}, "dialect: 'azure' is none; allowed: unified, openai, newapi"),
             ({"extra": {"dialect": 3}}, "extra.dialect: must be text"),
+            ({"extra": {"dialect": ["openai"]}}, "extra.dialect: must be text"),
+            ({"extra": {"dialect": "{openai}"}}, "extra.dialect: "),
+            ({"extra": {"dialect": {"base": "openai", "poll": 3}}}, "dialect.poll: is no field of a dialect"),
+            ({"extra": {"dialect": {"query_path": "/q"}}}, "dialect.create_path: is missing"),
+            ({"extra": {"create_encoding": "xml"}}, "create_encoding: 'xml' is none; allowed: json"),
+            ({"extra": {"create_encoding": 3}}, "extra.create_encoding: must be text"),
             ({"extra": {"timeout": "soon"}}, "extra.timeout: "),
             ({"extra": {"timeout": True}}, "extra.timeout: must be a number of seconds"),
             ({"extra": {"timeout": 0}}, "timeout: 0"),
@@ -264,6 +287,31 @@ class TestTryingAConnectionPaysNothing:
         assert said.startswith("Bad API key")
         assert "sk-bad" not in said
 
+    def test_the_balance_is_told(self, connection: str) -> None:
+        good, said = VideoHook(connection).test_connection()
+        assert good
+        assert said.endswith(". Balance: no limit")
+
+    @pytest.mark.parametrize("dialect", ["unified", "openai", "newapi"])
+    def test_a_gateway_without_a_balance_passes(
+        self, connect: Callable[..., str], gateway: Gateway, dialect: str
+    ) -> None:
+        object_ = {"base": dialect, "balance_path": "/no/such/route"}
+        good, said = VideoHook(connect(extra={"dialect": object_})).test_connection()
+        assert good
+        assert said.endswith("Nothing was paid")
+
+    def test_a_balance_that_cannot_be_read_passes(
+        self, connection: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_: object) -> None:
+            raise RateLimitError("slow down", status_code=429)
+
+        monkeypatch.setattr("airflow_video_provider.gateway.client.Gateway.balance", fail)
+        good, said = VideoHook(connection).test_connection()
+        assert good
+        assert "The balance is not told: too many requests: slow down" in said
+
     def test_no_key(self, connect: Callable[..., str]) -> None:
         good, said = VideoHook(connect(password="")).test_connection()
         assert not good
@@ -335,6 +383,25 @@ class TestOneCallEach:
 
         assert asyncio.run(both()) is TaskState.SUCCEEDED
         assert gateway.paid == 1
+
+    def test_balance(self, start_sandbox: Callable[..., Sandbox], monkeypatch: pytest.MonkeyPatch) -> None:
+        poor = start_sandbox(seconds=0, options=["--balance", "2.5"])
+        monkeypatch.setenv("AIRFLOW_CONN_VIDEO_POOR", json.dumps(poor.connection()))
+        with VideoHook("video_poor") as hook:
+            balance = hook.balance()
+        assert balance is not None
+        assert not balance.unlimited
+        assert balance.left == balance.granted
+
+    def test_cancel(self, connect: Callable[..., str], gateway: Gateway) -> None:
+        video_id = gateway.submit("a fox")
+        with VideoHook(connect(extra={"dialect": "openai"})) as hook:
+            hook.cancel(video_id)
+            assert hook.get_task(video_id).state in {TaskState.CANCELLED, TaskState.FAILED}
+
+    def test_cancel_where_the_dialect_has_no_route(self, connection: str, gateway: Gateway) -> None:
+        with VideoHook(connection) as hook, pytest.raises(InvalidRequestError, match="no route that cancels"):
+            hook.cancel(gateway.submit("a fox"))
 
     def test_a_closed_hook_can_be_used_again(self, connection: str, gateway: Gateway) -> None:
         video_id = gateway.submit("a fox")
@@ -464,9 +531,10 @@ class TestSecretsAreMasked:
         masked: list[str] = []
         monkeypatch.setattr("airflow_video_provider.hooks.video.mask_secret", masked.append)
         headers = {"X-Api-Key": "hidden-1", "Cookie": "hidden-2", "X-Team": "films", "x-auth": "hidden-3"}
-        with VideoHook(connect(extra={"headers": headers})) as hook:
+        dialect = {"base": "openai", "headers": {"X-Site-Token": "hidden-4", "X-Version": "1"}}
+        with VideoHook(connect(extra={"headers": headers, "dialect": dialect})) as hook:
             hook.get_conn()
-        assert sorted(masked) == ["hidden-1", "hidden-2", "hidden-3"]
+        assert sorted(masked) == ["hidden-1", "hidden-2", "hidden-3", "hidden-4"]
 
     def test_airflow_redacts_them(self, connect: Callable[..., str], gateway: Gateway) -> None:
         try:

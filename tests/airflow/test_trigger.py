@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_video_provider.gateway.client import AsyncGateway
-from airflow_video_provider.hooks.video import shared_gateway
+from airflow_video_provider.hooks.shared import shared_gateway
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from tests.airflow.support import SECONDS, Clock, Gateway, events_of, restarted, run
 
