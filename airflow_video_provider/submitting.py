@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_video_provider.exceptions import VideoGatewayUnreachable, VideoSubmitFailed, sentences
 from airflow_video_provider.gateway.errors import (
+    BotCheckError,
     ErrorKind,
     GatewayError,
     InvalidRequestError,
@@ -327,6 +328,15 @@ _WHAT_TO_CHANGE = {
 }
 
 
+_BOT_CHECK = "change the prompt or the images, or try another User-Agent in the connection's headers"
+
+
+def _what_to_change(error: GatewayError) -> str:
+    if isinstance(error, BotCheckError):
+        return _BOT_CHECK
+    return _WHAT_TO_CHANGE.get(error.kind, "")
+
+
 def not_remembered(ledger: Ledger, lost: NotRemembered) -> AirflowFailException:
     """The video is paid for and cannot be remembered: the person on call is the memory."""
     return AirflowFailException(
@@ -341,7 +351,7 @@ def not_remembered(ledger: Ledger, lost: NotRemembered) -> AirflowFailException:
 
 def _not_submitted(error: GatewayError, history: Sequence[Submission]) -> AirflowException:
     said = f"not submitted, nothing was paid: {error}"
-    change = _WHAT_TO_CHANGE.get(error.kind, "")
+    change = _what_to_change(error)
     if error.retryable:
         return VideoSubmitFailed(sentences(said, f"A retry submits it again; {change}"))
     return AirflowFailException(sentences(said, f"A retry would not help: {change}", *_remembered(history)))

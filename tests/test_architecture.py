@@ -24,7 +24,17 @@ PACKAGE = "airflow_video_provider"
 
 FLOORS = (
     ("operators", "sensors"),
-    ("hooks", "triggers", "ledger", "paying", "submitting", "waiting", "exceptions"),
+    (
+        "hooks",
+        "triggers",
+        "ledger",
+        "paying",
+        "submitting",
+        "cancelling",
+        "costs",
+        "waiting",
+        "exceptions",
+    ),
     ("gateway", "media"),
     ("http_common", "get_provider_info", "connection_fields"),
 )

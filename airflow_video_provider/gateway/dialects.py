@@ -91,7 +91,12 @@ _NEWAPI = Dialect(
     create_path="/v1/video/generations",
     query_path="/v1/video/generations/{id}",
     spelling=_spelt(
-        images=("images", "list"), size="size", seconds=("duration", "integer"), metadata="metadata"
+        images=("images", "list"),
+        size="size",
+        seconds=("duration", "integer"),
+        metadata="metadata",
+        # Its task adaptors lay metadata over the request to Kling, Ark or Vidu, which all have this field.
+        callback_url="metadata.callback_url",
     ),
 )
 

@@ -21,6 +21,7 @@ OPENROUTER = Dialect.model_validate(
             "seconds": {"field": "duration", "write": "integer"},
             "aspect_ratio": "aspect_ratio",
             "size": "size",
+            "callback_url": "callback_url",
             "images": {"field": "input_references", "write": "image_urls"},
         },
         # Signed ones, where they are told, need no key; the others are OpenRouter's own route, which does.

@@ -92,6 +92,12 @@ class VideoRequest(BaseModel):
     """An http(s) URL, or the file itself."""
     metadata: dict[str, Any] | None = None
     """Model-specific settings of the ``newapi`` dialect."""
+    callback_url: Annotated[
+        Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^https?://[^\s/]+\S*$")] | None,
+        Optional,
+    ] = None
+    """Where the gateway reports the end, too, in dialects that have it. Nothing here waits for it or believes
+    it: the gateway is queried all the same."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Fields that the gateway has and this class has not, passed through untouched."""
 
@@ -118,11 +124,12 @@ def request_from(**knobs: Any) -> VideoRequest:
         ) from None
 
 
+_EXAMPLES = {"aspect_ratio": "16:9", "callback_url": "https://example.com/done"}
 _PLAIN_WORDS = {
     "string_too_short": "must not be empty",
     "missing": "must not be empty",
     "extra_forbidden": "is no field of a request; pass a gateway's own fields in extra_body",
-    "string_pattern_mismatch": "must look like 16:9",
+    "string_pattern_mismatch": "must look like {example}",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
     "bool_parsing": "must be true or false",
@@ -134,7 +141,9 @@ def _problems(error: ValidationError) -> list[str]:
     return sorted(
         {
             "".join(f"{part}: " for part in problem["loc"][:1])
-            + _PLAIN_WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+            + _PLAIN_WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, ")).replace(
+                "{example}", _EXAMPLES.get(str(problem["loc"][0]), "") if problem["loc"] else ""
+            )
             for problem in error.errors(include_url=False, include_input=False)
         }
     )

@@ -9,6 +9,8 @@ accepted nothing         submits                                 submits
 submitted                re-attaches, whatever has changed       re-attaches; a changed request submits
 failed at the gateway    submits up to ``max_generations``       submits
 refused by moderation    stops                                   stops; a changed request submits
+withheld by moderation   stops (``retry_refused_output``: as     submits
+                         failed)
 gone from the gateway    queries it again                        queries it once more, then submits
 =======================  ======================================  ==========================================
 
@@ -49,12 +51,14 @@ class Policy:
     :param max_generations: how many one task instance may pay for between two Clears.
     :param on_clear: ``new`` submits anew on every Clear, None and ``reuse`` only for a changed request.
     :param on_unknown_submission: ``resubmit`` is the one way to pay twice for one video.
+    :param retry_refused_output: a video that moderation withheld counts as a failed generation.
     :raises ValueError: naming the argument.
     """
 
     max_generations: int = 2
     on_clear: OnClear | None = None
     on_unknown_submission: OnUnknownSubmission = "fail"
+    retry_refused_output: bool = False
 
     def __post_init__(self) -> None:
         allowed = self.max_generations
@@ -66,6 +70,8 @@ class Policy:
         ):
             if value not in words:
                 raise ValueError(f"{name}: {value!r} is none; allowed: {', '.join(map(str, words))}")
+        if not isinstance(self.retry_refused_output, bool):
+            raise ValueError(f"retry_refused_output: {self.retry_refused_output!r} must be True or False")
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,8 @@ def _after_a_retry(
             return Stop(in_doubt(current, by_clear=by_clear), current, doubts=(current,))
         case _ if current.refused_input:
             return Stop(_refused(current), current)
+        case _ if current.refused_output and not policy.retry_refused_output:
+            return Stop(_withheld(current), current)
         case _ if not _allowed(following, policy):
             return Stop(_spent(current, policy), current)
         case _:
@@ -259,6 +267,13 @@ def _refused(submission: Submission) -> str:
     return (
         f"video {submission.video_id} was refused by moderation, and the same request would be again: not "
         'submitted. Change the prompt or the images; on_clear="new" submits it unchanged'
+    )
+
+
+def _withheld(submission: Submission) -> str:
+    return (
+        f"video {submission.video_id} was made and then withheld by moderation: no other is paid for by "
+        "itself. Clear this task to pay for another, or give it retry_refused_output=True"
     )
 
 

@@ -142,6 +142,8 @@ class Submission:
     :param ended_at: seconds since the epoch of ``ended``.
     :param told: a person was told that its outcome is in doubt, or that the gateway lost it.
     :param refused_input: it failed because moderation refuses the request itself.
+    :param refused_output: it failed because moderation withheld the video; the same request may pass.
+    :param counted: its end, and what it cost, were counted in Airflow's metrics.
     :param keep: it is to be remembered after success (``on_clear="reuse"``).
     :param item: place in a list of prompts.
     """
@@ -161,6 +163,8 @@ class Submission:
     waiting_since: float | None = None
     told: bool = False
     refused_input: bool = False
+    refused_output: bool = False
+    counted: bool = False
     ended: Ended | None = None
     ended_at: float | None = None
     keep: bool = False
@@ -252,7 +256,9 @@ def request_digests(request: Any, reference: str | None = None) -> dict[str, str
     :param request: a :class:`~airflow_video_provider.gateway.request.VideoRequest`.
     :param reference: the operator's ``input_reference``, by address.
     """
-    given = request.model_dump(exclude={"input_reference"}, exclude_none=True, exclude_defaults=True)
+    # Where the end is reported makes no other video.
+    elsewhere = {"input_reference", "callback_url"}
+    given = request.model_dump(exclude=elsewhere, exclude_none=True, exclude_defaults=True)
     digests = {name: digest(_canonical(value)) for name, value in given.items()}
     if reference is not None:
         # A presigned query is another one each time.

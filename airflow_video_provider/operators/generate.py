@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,22 +9,12 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    BaseOperator,
-    ObjectStoragePath,
-    conf,
-)
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
 
-from airflow_video_provider.exceptions import (
-    VideoGatewayUnreachable,
-    VideoSubmitFailed,
-    VideoTaskFailed,
-    VideoTaskTimeout,
-    sentences,
-)
-from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, refused_by_moderation
+from airflow_video_provider.cancelling import Cancellation
+from airflow_video_provider.costs import report_end
+from airflow_video_provider.exceptions import VideoGatewayUnreachable, VideoSubmitFailed, sentences
+from airflow_video_provider.gateway.errors import GatewayError
 from airflow_video_provider.gateway.pace import PollSchedule
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
@@ -34,29 +23,25 @@ from airflow_video_provider.ledger import (
     Ended,
     Ledger,
     Policy,
-    State,
     Submission,
     digest,
     ledger_for,
     once_succeeded,
-    request_digests,
 )
+from airflow_video_provider.operators.endings import failure, remembered
+from airflow_video_provider.operators.knobs import KNOBS, asked_of, given
 from airflow_video_provider.paying import NotRemembered
-from airflow_video_provider.submitting import Asked, Submitter, not_remembered, read, stored
+from airflow_video_provider.submitting import Submitter, not_remembered, read, stored
 from airflow_video_provider.triggers.video import VideoTaskTrigger
-from airflow_video_provider.waiting import SAFETY_NET, check_seconds, first_poll_at, url_asks
+from airflow_video_provider.waiting import SAFETY_NET, check_seconds, first_poll_at, poll_every, url_asks
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_video_provider.gateway.client import Gateway
-    from airflow_video_provider.gateway.request import ReferenceFile
     from airflow_video_provider.gateway.task import VideoTask
     from airflow_video_provider.ledger.decision import OnClear, OnUnknownSubmission
 
 __all__ = ["VideoGenerateOperator"]
-
-MAX_REFERENCE_BYTES = 64 * 2**20
 
 
 class VideoGenerateOperator(BaseOperator):
@@ -82,6 +67,8 @@ class VideoGenerateOperator(BaseOperator):
     :param input_reference: an http(s) URL, or a file in any object storage (``s3://conn_id@bucket/cat.png``),
         at most 64 MiB.
     :param metadata: settings of the ``newapi`` dialect.
+    :param callback_url: where the gateway reports the end, too, in dialects that have it. The operator
+        queries the gateway all the same, and believes nothing else.
     :param extra_body: the gateway's own fields, passed through untouched.
     :param video_conn_id: connection of type ``video_gateway``.
     :param wait_for_completion: False returns right after submitting.
@@ -98,30 +85,20 @@ class VideoGenerateOperator(BaseOperator):
     :param on_unknown_submission: what a retry does after a create call whose outcome is not known.
         ``"fail"``, the default, fails for good; ``"resubmit"`` submits again, and may so pay twice for one
         video.
+    :param retry_refused_output: a video that moderation made and then withheld counts as a failed generation,
+        of which ``max_generations`` may be paid for: the same prompt may pass. By default it fails for good,
+        as a refused prompt always does.
+    :param cancel_on_kill: cancel the video at the gateway when the task is killed, in dialects that can: by a
+        person, by ``execution_timeout``, and while it waits in a worker also by the end of that worker. The
+        next attempt then pays for another. Not where another attempt waits for it already, nor on a Clear of
+        a deferred task; a deferred task that is marked as failed or success needs Airflow 3.3.
     :param ledger_path: directory URL in object storage where to remember what was submitted, instead of in
         Airflow.
     :returns: (XCom) see :class:`~airflow_video_provider.sensors.video.VideoTaskSensor`, and ``prompt``. The
         XCom ``video_id`` is there as soon as the gateway accepted.
     """
 
-    template_fields: Sequence[str] = (
-        "prompt",
-        "model",
-        "images",
-        "aspect_ratio",
-        "size",
-        "seconds",
-        "orientation",
-        "enhance_prompt",
-        "enable_upsample",
-        "watermark",
-        "private",
-        "input_reference",
-        "metadata",
-        "extra_body",
-        "video_conn_id",
-        "ledger_path",
-    )
+    template_fields: Sequence[str] = (*KNOBS, "video_conn_id", "ledger_path")
     template_fields_renderers = {"metadata": "json", "extra_body": "json"}  # noqa: RUF012  as in BaseOperator
     ui_color = "#e8e4f8"
 
@@ -141,6 +118,7 @@ class VideoGenerateOperator(BaseOperator):
         private: bool | str | None = None,
         input_reference: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        callback_url: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
         video_conn_id: str = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
@@ -151,6 +129,8 @@ class VideoGenerateOperator(BaseOperator):
         max_generations: int = 2,
         on_clear: OnClear | None = None,
         on_unknown_submission: OnUnknownSubmission = "fail",
+        retry_refused_output: bool = False,
+        cancel_on_kill: bool = False,
         ledger_path: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -168,6 +148,7 @@ class VideoGenerateOperator(BaseOperator):
         self.private = private
         self.input_reference = input_reference
         self.metadata = metadata
+        self.callback_url = callback_url
         self.extra_body = extra_body
         self.video_conn_id = video_conn_id
         self.wait_for_completion = wait_for_completion
@@ -177,9 +158,11 @@ class VideoGenerateOperator(BaseOperator):
         self.poll_interval = check_seconds("poll_interval", poll_interval, least=1)
         self.timeout = check_seconds("timeout", timeout, least=1)
         self.unreachable_after = check_seconds("unreachable_after", unreachable_after)
-        self.policy = Policy(max_generations, on_clear, on_unknown_submission)
+        self.policy = Policy(max_generations, on_clear, on_unknown_submission, retry_refused_output)
+        self.cancel_on_kill = cancel_on_kill
         self.ledger_path = ledger_path
         self._video_id: str | None = None
+        self._cancellation: Cancellation | None = None
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Validate, submit or re-attach, then wait."""
@@ -188,7 +171,7 @@ class VideoGenerateOperator(BaseOperator):
         with VideoHook(self.video_conn_id) as hook:
             submitter = Submitter(hook, ledger, self.policy, Attempt.of(context), self.log)
             try:
-                submission, task = submitter.settle(history, self._asked)
+                submission, task = submitter.settle(history, partial(asked_of, self))
             except NotRemembered as lost:
                 self._push_id(context["ti"], lost.submission)
                 raise not_remembered(ledger, lost) from lost.__cause__
@@ -199,7 +182,11 @@ class VideoGenerateOperator(BaseOperator):
                 task = task or self._query(hook, submission)
                 return self._returned(task.as_json(), ledger, submission, context)
             watch = self._watch(hook, submission, contact_made=task is not None)
+            if self.cancel_on_kill:
+                settings = hook.get_conn().settings
+                self._cancellation = Cancellation(settings, ledger, submission, self.log)
             done = self._look(hook, watch, task)
+            self._cancellation = None
         if done is None:
             self._defer(watch, submission)
         return self._result(done, ledger, submission, context)
@@ -218,8 +205,13 @@ class VideoGenerateOperator(BaseOperator):
         return self._result(done, ledger, submission, context)
 
     def on_kill(self) -> None:
-        """Say what goes on without this process. Nothing is cancelled."""
-        if self._video_id:
+        """Cancel the video where that was asked for and nobody else waits for it; else say what goes on.
+
+        It is called in the middle of whatever this process does.
+        """
+        if self._cancellation is not None and self._cancellation.carry_out():
+            self._cancellation = None
+        elif self._video_id:
             self.log.warning(
                 "this process is ended; video %s runs on at the gateway, and is paid for. The next attempt "
                 "re-attaches to it and pays nothing",
@@ -229,39 +221,7 @@ class VideoGenerateOperator(BaseOperator):
     # -- what to wait for ----------------------------------------------------------------------------------
 
     def _ledger(self, context: Context) -> Ledger:
-        return ledger_for(context, _given(self.ledger_path), keep=self.policy.on_clear == "reuse")
-
-    def _asked(self, gateway: Gateway) -> Asked:
-        """What is to be generated, or what is wrong with it."""
-        from airflow_video_provider.gateway.request import request_from
-
-        address, reference, problem = _given(self.input_reference), None, None
-        try:
-            reference = _reference(address)
-        except InvalidRequestError as error:
-            problem = f"not submitted, nothing was paid: {error}"
-        try:
-            request = request_from(
-                prompt=_given(self.prompt),
-                model=_given(self.model),
-                images=self.images,
-                aspect_ratio=self.aspect_ratio,
-                size=self.size,
-                seconds=self.seconds,
-                orientation=self.orientation,
-                enhance_prompt=self.enhance_prompt,
-                enable_upsample=self.enable_upsample,
-                watermark=self.watermark,
-                private=self.private,
-                input_reference=reference,
-                metadata=_given(self.metadata),
-                extra_body=_given(self.extra_body),
-            )
-            gateway.check_request(request)
-        except InvalidRequestError as error:
-            return Asked(None, None, problem or str(error))
-        digests = request_digests(request, address)
-        return Asked(None if problem else request, digests, problem)
+        return ledger_for(context, given(self.ledger_path), keep=self.policy.on_clear == "reuse")
 
     def _query(self, hook: VideoHook, submission: Submission) -> VideoTask:
         try:
@@ -285,13 +245,14 @@ class VideoGenerateOperator(BaseOperator):
     # -- the wait ------------------------------------------------------------------------------------------
 
     def _watch(self, hook: VideoHook, submission: Submission, *, contact_made: bool) -> TaskWatch:
+        settings = hook.get_conn().settings
         return TaskWatch(
             video_id=str(submission.video_id),
             deadline=(submission.waiting_since or submission.begun_at) + self.timeout,
-            schedule=PollSchedule(self.poll_interval),
+            schedule=PollSchedule(poll_every(settings, self.poll_interval)),
             unreachable_after=self.unreachable_after,
             contact_made=contact_made,
-            url_asks=url_asks(hook.get_conn().settings),
+            url_asks=url_asks(settings),
         )
 
     def _look(self, hook: VideoHook, watch: TaskWatch, task: VideoTask | None) -> Done | None:
@@ -310,24 +271,32 @@ class VideoGenerateOperator(BaseOperator):
             trigger=VideoTaskTrigger(
                 video_conn_id=self.video_conn_id,
                 video_id=watch.video_id,
-                poll_interval=self.poll_interval,
+                poll_interval=watch.schedule.interval,
                 deadline=watch.deadline,
-                first_poll_at=first_poll_at(self.poll_interval),
+                first_poll_at=first_poll_at(watch.schedule.interval),
                 submitted_at=submission.begun_at,
                 unreachable_after=self.unreachable_after,
+                cancel_on_kill=self.cancel_on_kill,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=left) + SAFETY_NET,
         )
 
+    # -- the end -------------------------------------------------------------------------------------------
+
     def _result(
         self, done: Done, ledger: Ledger, submission: Submission | None, context: Context
     ) -> dict[str, Any] | None:
+        if done.end in {End.SUCCEEDED, End.FAILED} and (submission is None or not submission.counted):
+            report_end(done.task, conn_id=self.video_conn_id, model=self.model, log=self.log)
+            submission = submission and replace(submission, counted=True)
         if done.end is End.SUCCEEDED:
             self.log.info("%s", done.message)
             return self._returned(done.task or {}, ledger, submission, context)
-        self._note_end(done, ledger, submission)
-        raise self._failure(done, submission)
+        after = submission and remembered(done, submission, self.policy)
+        if after is not None:
+            self._note(ledger, after)
+        raise failure(done, submission, self.policy)
 
     def _returned(
         self, task: dict[str, Any], ledger: Ledger, submission: Submission | None, context: Context
@@ -341,22 +310,6 @@ class VideoGenerateOperator(BaseOperator):
         same = paid_for in (None, digest(self.prompt.strip()))
         return {**task, "prompt": self.prompt if same else None}
 
-    def _note_end(self, done: Done, ledger: Ledger, submission: Submission | None) -> None:
-        if submission is None:
-            return
-        if done.end is End.FAILED:
-            refused = _refused_input(done)
-            spent = refused or submission.generation >= self.policy.max_generations
-            submission = replace(submission, state=State.FAILED, refused_input=refused)
-            if spent:
-                submission = submission.ended_as(Ended.FAILED_FOR_GOOD)
-        elif done.end in _FINAL:
-            state = State.GONE if done.end is End.GONE else submission.state
-            submission = submission.ended_as(Ended.FAILED_FOR_GOOD, state=state, told=True)
-        else:
-            return
-        self._note(ledger, submission)
-
     def _note(self, ledger: Ledger, submission: Submission) -> None:
         """Store how a wait ended. Where that fails, a later attempt queries the video and finds the same."""
         try:
@@ -364,66 +317,9 @@ class VideoGenerateOperator(BaseOperator):
         except VideoSubmitFailed as error:
             self.log.warning("%s", error)
 
-    def _failure(self, done: Done, submission: Submission | None) -> AirflowException:
-        if done.end in _FINAL:
-            return AirflowFailException(sentences(done.message, _WHAT_A_CLEAR_DOES[done.end]))
-        if done.end in _RETRIED:
-            return _RETRIED[done.end](sentences(done.message, "A retry re-attaches to it and pays nothing"))
-        if _refused_input(done):
-            return AirflowFailException(sentences(done.message, "Change the prompt or the images"))
-        generation, allowed = (submission.generation if submission else 1), self.policy.max_generations
-        which = f"This was generation {generation} of at most {allowed}"
-        if generation >= allowed:
-            return AirflowFailException(
-                sentences(done.message, which, "No other is paid for; clear this task to begin anew")
-            )
-        return VideoTaskFailed(sentences(done.message, which, "A retry submits, and pays for, a new one"))
-
-
-_RETRIED = {End.TIMED_OUT: VideoTaskTimeout, End.UNREACHABLE: VideoGatewayUnreachable}
-_FINAL = frozenset({End.GONE, End.REFUSED})
-_WHAT_A_CLEAR_DOES = {
-    End.GONE: "It is still remembered. If the connection was wrong, correct it: a Clear of this task queries "
-    "the video once more, and pays for a new generation only where the gateway does not know it then either",
-    End.REFUSED: "A Clear of this task re-attaches to it and pays nothing",
-}
-
 
 def _tidy_up(ledger: Ledger, log: Any) -> None:
     try:
         ledger.after_success()
     except Exception as error:  # whatever a store raises; the task has succeeded, what is left can be pruned
         log.warning("%s could not be tidied up: %r", ledger.where, error)
-
-
-def _refused_input(done: Done) -> bool:
-    facts = done.task or {}
-    return done.end is End.FAILED and refused_by_moderation(
-        facts.get("failure"), facts.get("failure_code"), facts.get("raw_status")
-    )
-
-
-def _given(value: Any) -> Any:
-    """None for a template that rendered to nothing; "None" is what Jinja makes of None."""
-    return None if isinstance(value, str) and value.strip() in {"", "None"} else value
-
-
-def _reference(value: str | None) -> str | ReferenceFile | None:
-    """A URL as it is; anything else is read from object storage.
-
-    :raises InvalidRequestError: it cannot be read, or is too large.
-    """
-    if (value := _given(value)) is None or re.match(r"https?://", value, re.I):
-        return value
-    import mimetypes
-
-    from airflow_video_provider.gateway.request import ReferenceFile
-
-    try:
-        path = ObjectStoragePath(value)
-        if path.stat().st_size > MAX_REFERENCE_BYTES:
-            raise InvalidRequestError(f"input_reference: {value} is larger than {MAX_REFERENCE_BYTES} bytes")
-        content = path.read_bytes()
-    except (OSError, ValueError, ImportError) as error:
-        raise InvalidRequestError(f"input_reference: {value} cannot be read: {error}") from None
-    return ReferenceFile(path.name, content, mimetypes.guess_type(path.name)[0] or "application/octet-stream")

@@ -228,6 +228,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("fail", "outcome", "fails after half the time, with a reason", unit=""),
     Fault("fail-moderation", "outcome", "runs, then is refused by moderation", unit=""),
+    Fault("fail-output", "outcome", "runs, then the video is withheld by moderation", unit=""),
     Fault("cancelled", "outcome", "is cancelled by somebody after half the time", unit=""),
     Fault("expired", "outcome", "ends as expired", unit=""),
     Fault("never", "outcome", "never finishes", unit=""),

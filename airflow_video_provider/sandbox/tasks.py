@@ -188,6 +188,13 @@ ENDINGS: Mapping[str, Ending] = {
         "Your request was blocked by our moderation system.",
         "moderation_blocked",
     ),
+    "fail-output": Ending(
+        Phase.FAILED,
+        1.0,
+        "failed",
+        "The request failed because the output video may contain sensitive information.",
+        "OutputVideoSensitiveContentDetected",
+    ),
     "cancelled": Ending(Phase.CANCELLED, 0.5, "cancelled", "cancelled by the operator of the gateway"),
     "expired": Ending(Phase.EXPIRED, 1.0, "expired", "the task waited too long and expired"),
 }

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_video_provider.costs import report_end
 from airflow_video_provider.exceptions import VideoGatewayUnreachable
 from airflow_video_provider.gateway.errors import GatewayError
 from airflow_video_provider.gateway.pace import PollSchedule
@@ -27,6 +28,7 @@ from airflow_video_provider.waiting import (
     SAFETY_NET,
     check_seconds,
     first_poll_at,
+    poll_every,
     url_asks,
     video_id_of,
 )
@@ -63,8 +65,10 @@ class VideoTaskSensor(BaseSensorOperator):
         then a failing gateway is asked on. In ``reschedule`` mode only ``timeout`` bounds it.
     :param kwargs: those of every sensor (``mode``, ``soft_fail``, …).
     :returns: (XCom) ``video_id``, ``state``, ``video_url`` (None if it is signed; the download asks for a
-        fresh one), ``progress``, ``model``, ``enhanced_prompt``, ``thumbnail_url``, ``created_at``,
-        ``completed_at``, ``expires_at``, ``raw_status``, ``failure``, ``failure_code``.
+        fresh one), ``video_urls`` (of all videos of the task; empty if one is signed), ``progress``,
+        ``model``, ``enhanced_prompt``, ``thumbnail_url``, ``created_at``, ``completed_at``, ``expires_at``,
+        ``usage`` (what it cost: numbers as the gateway names them), ``raw_status``, ``failure``,
+        ``failure_code``, ``refusal`` (``input`` or ``output``, where moderation refused).
     """
 
     template_fields: Sequence[str] = ("video_id", "video_conn_id")
@@ -114,17 +118,17 @@ class VideoTaskSensor(BaseSensorOperator):
             watch = self._new_watch(hook, deadline)
             done = hook.wait(watch, first_contact_only=True)
         if done is None:
-            self._defer(watch.video_id, deadline)
+            self._defer(watch)
         return self._result(done)
 
-    def _defer(self, video_id: str, deadline: float) -> NoReturn:
+    def _defer(self, watch: TaskWatch) -> NoReturn:
         self.defer(
             trigger=VideoTaskTrigger(
                 video_conn_id=self.video_conn_id,
-                video_id=video_id,
-                poll_interval=self.poke_interval,
-                deadline=deadline,
-                first_poll_at=first_poll_at(self.poke_interval),
+                video_id=watch.video_id,
+                poll_interval=watch.schedule.interval,
+                deadline=watch.deadline,
+                first_poll_at=first_poll_at(watch.schedule.interval),
                 unreachable_after=self.unreachable_after,
             ),
             method_name="execute_complete",
@@ -142,6 +146,8 @@ class VideoTaskSensor(BaseSensorOperator):
             if self._watch is None:
                 # The sensor's own timeout is the deadline here.
                 self._watch = self._new_watch(hook, deadline=None)
+                # Airflow sleeps for it after this: no less than the gateway asks for.
+                self.poke_interval = max(self.poke_interval, self._watch.schedule.interval)
                 if self.reschedule:  # every poke is a process of its own: there is no "a few more times"
                     self._watch.url_asks, self._watch.gone_after = 0, 0.0
             verdict = hook.ask(self._watch)
@@ -151,18 +157,21 @@ class VideoTaskSensor(BaseSensorOperator):
 
     def _new_watch(self, hook: VideoHook, deadline: float | None) -> TaskWatch:
         try:
+            settings = hook.get_conn().settings
             return TaskWatch(
                 video_id=video_id_of(self.video_id),
                 deadline=deadline,
-                schedule=PollSchedule(self.poke_interval),
+                schedule=PollSchedule(poll_every(settings, self.poke_interval)),
                 unreachable_after=self.unreachable_after,
                 contact_made=False,
-                url_asks=url_asks(hook.get_conn().settings),
+                url_asks=url_asks(settings),
             )
         except GatewayError as error:
             raise AirflowFailException(str(error)) from None
 
     def _result(self, done: Done) -> dict[str, Any] | None:
+        if done.end in {End.SUCCEEDED, End.FAILED}:
+            report_end(done.task, conn_id=self.video_conn_id, model=None, log=self.log)
         if done.end is End.SUCCEEDED:
             self.log.info("%s", done.message)
             return done.task

@@ -1,4 +1,4 @@
-"""The trigger that waits for a task: polls, nothing else."""
+"""The trigger that waits for a task: polls, nothing else; asked to, it cancels for a person who kills."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestEr
 from airflow_video_provider.gateway.pace import PollSchedule
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
 from airflow_video_provider.hooks.shared import shared_gateway
-from airflow_video_provider.waiting import url_asks, utc
+from airflow_video_provider.waiting import poll_every, url_asks, utc
 
 __all__ = ["VideoTaskTrigger"]
+
+_OVER = frozenset({"failed", "success", "skipped"})
 
 
 class VideoTaskTrigger(BaseTrigger):
@@ -35,6 +37,7 @@ class VideoTaskTrigger(BaseTrigger):
     :param submitted_at: seconds since the epoch at which the task was submitted, where that is known; for
         the log.
     :param unreachable_after: seconds of failed queries in a row after which to give up.
+    :param cancel_on_kill: cancel the video when a person marks the task as failed or success (Airflow 3.3+).
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class VideoTaskTrigger(BaseTrigger):
         first_poll_at: float = 0.0,
         submitted_at: float | None = None,
         unreachable_after: float = UNREACHABLE_AFTER,
+        cancel_on_kill: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.video_conn_id = video_conn_id
@@ -56,6 +60,7 @@ class VideoTaskTrigger(BaseTrigger):
         self.first_poll_at = first_poll_at
         self.submitted_at = submitted_at
         self.unreachable_after = unreachable_after
+        self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments: everything that the constructor takes."""
@@ -69,6 +74,7 @@ class VideoTaskTrigger(BaseTrigger):
                 "first_poll_at": self.first_poll_at,
                 "submitted_at": self.submitted_at,
                 "unreachable_after": self.unreachable_after,
+                "cancel_on_kill": self.cancel_on_kill,
             },
         )
 
@@ -87,15 +93,53 @@ class VideoTaskTrigger(BaseTrigger):
         yield TriggerEvent(done.as_event())
 
     async def on_kill(self) -> None:
-        """Say what goes on without this wait (Airflow 3.3+). Nothing is cancelled.
+        """Cancel the video where that was asked for and the task is over; else say what goes on.
 
-        Airflow calls it after a Clear, too, when the next attempt may wait already.
+        Airflow calls it from 3.3 on, and after a Clear, too, when the next attempt may wait for the same
+        video already.
         """
+        if self.cancel_on_kill and await self._task_is_over():
+            try:
+                async with shared_gateway(self.video_conn_id) as (gateway, _):
+                    await gateway.cancel(self.video_id)
+            except (GatewayError, AirflowNotFoundException) as error:
+                self.log.warning("video %s could not be cancelled: %s", self.video_id, error)
+            else:
+                self.log.warning(
+                    "video %s was cancelled at the gateway, as cancel_on_kill says; what it cost so far is "
+                    "the gateway's affair",
+                    self.video_id,
+                )
+                return
         self.log.warning(
             "the wait was ended from outside; video %s runs on at the gateway, and costs what it costs. The "
             "next attempt queries it again and pays nothing",
             self.video_id,
         )
+
+    async def _task_is_over(self) -> bool:
+        """Whether the task instance is in a state in which no attempt waits or will by itself.
+
+        A task that was cleared is in none of them from then on. What cannot be found out is not over.
+        """
+        ti: Any = self.task_instance
+        try:
+            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+            # In a thread: this call blocks until the triggerer's parent process has answered.
+            states = await asyncio.to_thread(
+                RuntimeTaskInstance.get_task_states,
+                dag_id=ti.dag_id,
+                task_ids=[ti.task_id],
+                run_ids=[ti.run_id],
+                map_index=ti.map_index,
+            )
+            key = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+            state = states[ti.run_id][key]
+        except Exception as error:  # whatever Airflow raises, and a trigger that belongs to no task instance
+            self.log.warning("the state of the task cannot be read: %r", error)
+            return False
+        return str(getattr(state, "value", state)) in _OVER
 
     async def _wait(self) -> Done:
         self.log.info(
@@ -109,7 +153,7 @@ class VideoTaskTrigger(BaseTrigger):
             watch = TaskWatch(
                 video_id=self.video_id,
                 deadline=self.deadline,
-                schedule=PollSchedule(self.poll_interval),
+                schedule=PollSchedule(poll_every(gateway.settings, self.poll_interval)),
                 unreachable_after=self.unreachable_after,
                 url_asks=url_asks(gateway.settings),
             )

@@ -159,6 +159,7 @@ class TestTheResult:
         listed = {
             "video_id", "state", "video_url", "progress", "model", "enhanced_prompt", "thumbnail_url",
             "created_at", "completed_at", "expires_at", "raw_status", "failure", "failure_code", "prompt",
+            "refusal", "video_urls", "usage",
         }  # fmt: skip
         assert set(finish()) == listed
 
@@ -216,7 +217,7 @@ REFUSALS = {
         ("too many requests", "A retry submits it again"), {"prompt": "a fox [rate-limit]"}, retry=True
     ),
     "refused prompt": Refusal(
-        ("refused by moderation", "sentinel_block", "change the prompt or the images"),
+        ("refused by moderation", "sentinel_block", "change the prompt or the images", "User-Agent"),
         {"prompt": "a fox [moderation]"},
     ),
     "refused prompt, told as a bad request": Refusal(
@@ -369,6 +370,38 @@ class TestAFailedGeneration:
         assert "blocked by our moderation system" in str(error)
         assert "Change the prompt or the images" in str(error)
 
+    def test_one_that_was_withheld_is_not_repeated_by_itself(
+        self, connection: str, gateway: Gateway, clock: Clock
+    ) -> None:
+        memory = Memory(store=StateStore())
+        error = memory.refused("doomed [fail-output]")
+        assert isinstance(error, AirflowFailException)
+        assert "the output video may contain sensitive information" in str(error)
+        assert "retry_refused_output=True" in str(error)
+        memory.retry()  # Airflow had not heard of the end
+        assert isinstance(memory.refused("doomed [fail-output]"), AirflowFailException)
+        assert gateway.paid == 1
+        memory.clear()
+        memory.refused("doomed [fail-output]")
+        assert gateway.paid == 2, "a person wanted another"
+
+    def test_one_that_was_withheld_is_worth_another_where_that_was_asked_for(
+        self, connection: str, gateway: Gateway, clock: Clock
+    ) -> None:
+        memory = Memory(store=StateStore())
+        ends = []
+        for _ in range(3):
+            ends.append(type(memory.refused("doomed [fail-output]", retry_refused_output=True)))
+            memory.retry()
+        assert ends == [VideoTaskFailed, AirflowFailException, AirflowFailException]
+        assert gateway.paid == 2, "the first and one more, as max_generations says"
+
+    def test_a_refused_prompt_is_final_all_the_same(
+        self, connection: str, gateway: Gateway, clock: Clock
+    ) -> None:
+        error = refused("doomed [fail-moderation]", retry_refused_output=True)
+        assert isinstance(error, AirflowFailException)
+
     def test_a_key_that_was_revoked_in_mid_wait(
         self, connection: str, gateway: Gateway, clock: Clock
     ) -> None:
@@ -432,7 +465,8 @@ class TestWhatIsSent:
     ) -> None:
         knobs = (
             "images", "aspect_ratio", "size", "seconds", "orientation", "enhance_prompt", "enable_upsample",
-            "watermark", "private", "input_reference", "metadata", "extra_body", "ledger_path",
+            "watermark", "private", "input_reference", "metadata", "callback_url", "extra_body",
+            "ledger_path",
         )  # fmt: skip
         body = sent({"nothing": None}, **dict.fromkeys(knobs, value))
         assert body == {"model": MODEL, "prompt": "a fox in the snow"}
@@ -452,6 +486,7 @@ class TestWhatIsSent:
 
         wait = {"wait_for_completion", "deferrable", "poll_interval", "timeout", "unreachable_after"}
         wait |= {"max_generations", "on_clear", "on_unknown_submission"}
+        wait |= {"retry_refused_output", "cancel_on_kill"}
         taken = set(inspect.signature(VideoGenerateOperator.__init__).parameters) - {"self", "kwargs"}
         assert set(VideoGenerateOperator.template_fields) == taken - wait
 
@@ -533,6 +568,7 @@ class TestBadArgumentsAreFoundWhileTheDagIsParsed:
             {"on_clear": "resubmit"},
             {"on_unknown_submission": "new"},
             {"on_unknown_submission": None},
+            {"retry_refused_output": "yes"},
         ],
         ids=str,
     )

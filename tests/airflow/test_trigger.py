@@ -42,6 +42,7 @@ class TestItSurvivesARestart:
         "first_poll_at": 1770350090.5,
         "submitted_at": 1770350082.0,
         "unreachable_after": 61.0,
+        "cancel_on_kill": True,
     }
 
     def test_its_row_holds_exactly_what_its_constructor_takes(self) -> None:

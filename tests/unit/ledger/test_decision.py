@@ -46,6 +46,7 @@ TOLD = replace(IN_DOUBT, told=True, ended=Ended.FAILED_FOR_GOOD)
 PAID = submission(State.SUBMITTED)
 FAILED = submission(State.FAILED)
 REFUSED = replace(FAILED, refused_input=True)
+WITHHELD = replace(FAILED, refused_output=True)
 GONE = submission(State.GONE, told=True)
 SECOND = replace(FAILED, generation=2)
 
@@ -90,6 +91,12 @@ TABLE = {
     "in doubt, told, reset by an operator": ((TOLD,), RESET, REQUEST, {}, Stop, None),
     "gone, reset by an operator": ((GONE,), RESET, REQUEST, {}, Reattach, None),
     "paid, reset by an operator, another request": ((PAID,), RESET, OTHER, {}, Submit, 1),
+    "withheld, retry": ((WITHHELD,), RETRY, REQUEST, {"max_generations": 9}, Stop, None),
+    "withheld, retry, allowed": ((WITHHELD,), RETRY, REQUEST, {"retry_refused_output": True}, Submit, 2),
+    "withheld, retry, allowed, only one": (
+        (WITHHELD,), RETRY, REQUEST, {"retry_refused_output": True, "max_generations": 1}, Stop, None,
+    ),
+    "withheld, cleared": ((WITHHELD,), CLEAR, REQUEST, {}, Submit, 1),
     "gone, cleared": ((GONE,), CLEAR, REQUEST, {}, Submit, 1),
     "an earlier one of the same request, cleared": (
         (PAID, replace(PAID, order=2, request=OTHER)), CLEAR, REQUEST, {}, Reattach, None,
