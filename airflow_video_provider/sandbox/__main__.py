@@ -29,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     add("--balance", type=float, help="US dollars that may be spent; without it there is no limit")
     add("--expire", type=float, default=3600.0, help="life of a signed video URL, in seconds")
     add("--prefix", default="", help="path before every gateway route, such as /relay")
+    add(
+        "--strict-openai", action="store_true", help="/v1/videos as OpenAI's own API tells it, for all models"
+    )
     add("--seed", help="makes ids and signatures the same on every run")
     add("--quiet", action="store_true", help="print only the machine-readable lines")
     add("--verbose", action="store_true", help="log every request to stderr")
@@ -46,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             balance=arguments.balance,
             expire=arguments.expire,
             prefix=arguments.prefix.rstrip("/"),
+            strict_openai=arguments.strict_openai,
             **seed,
         )
     except ValueError as error:

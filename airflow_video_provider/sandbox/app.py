@@ -262,7 +262,8 @@ def _create(dialect: Dialect) -> Handler:
             now=sandbox.now(),
             seconds=sandbox.settings.seconds,
         )
-        status, body = replies.created(task, observe(task, task.created))
+        strict = sandbox.settings.strict_openai
+        status, body = replies.created(task, observe(task, task.created), strict=strict)
         reply = JSONResponse(body, status)
         if "create-hang-paid" in faults:
             return Hang(faults["create-hang-paid"], reply)
@@ -301,7 +302,8 @@ async def _videos(request: Request) -> Response:
 async def _list(request: Request) -> Response:
     sandbox = _sandbox(request)
     newest = sorted(sandbox.store.tasks.values(), key=lambda task: task.created, reverse=True)
-    return JSONResponse(replies.listed((task, observe(task, sandbox.now())) for task in newest[:LISTED]))
+    page = [(task, observe(task, sandbox.now())) for task in newest[:LISTED]]
+    return JSONResponse(replies.listed(page, strict=sandbox.settings.strict_openai))
 
 
 async def _generations(request: Request) -> Response:
@@ -322,7 +324,8 @@ async def _tell(request: Request, dialect: Dialect, video_id: str) -> Response:
     if answer is not None:
         return _said(request, answer, dialect)
     view = observe(task, sandbox.now())
-    return JSONResponse(replies.told(dialect, task, view, await _links(request, task, view)))
+    links = await _links(request, task, view)
+    return JSONResponse(replies.told(dialect, task, view, links, strict=sandbox.settings.strict_openai))
 
 
 async def _cancel(request: Request, video_id: str) -> Response:

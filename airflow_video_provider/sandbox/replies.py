@@ -412,6 +412,30 @@ def _newapi_lean(task: Task, view: View, links: Links) -> Json:
     return {"code": "success", "message": "", "data": data}
 
 
+def openai_strict(task: Task, view: View, _: Links) -> Json:
+    """``Video`` of OpenAI's API, from its documents: every field, null where there is nothing to tell.
+
+    It has four words for the status, so what was cancelled or has expired is "failed".
+    """
+    reply = _openai_basis(task, view)
+    ended_badly = view.ended is not None and view.phase is not Phase.SUCCEEDED
+    return {
+        "id": task.id,
+        "object": "video",
+        "model": task.base,
+        "status": "failed" if ended_badly else reply["status"],
+        "progress": view.percent,
+        "created_at": int(task.created),
+        "completed_at": reply.get("completed_at"),
+        "expires_at": None,
+        "prompt": task.prompt,
+        "seconds": reply["seconds"],
+        "size": reply["size"],
+        "remixed_from_video_id": None,
+        "error": reply.get("error"),
+    }
+
+
 # --- the tables -------------------------------------------------------------------------------------
 
 SHAPES: Mapping[tuple[Dialect, str], Callable[[Task, View, Links], Json]] = {
@@ -434,9 +458,11 @@ SHAPES: Mapping[tuple[Dialect, str], Callable[[Task, View, Links], Json]] = {
 """(dialect of the question, family of the model) -> shape of the reply."""
 
 
-def told(dialect: Dialect, task: Task, view: View, links: Links) -> Json:
-    """The reply to "how is this task?"."""
-    reply = SHAPES[dialect, task.family.name](task, view, links)
+def told(dialect: Dialect, task: Task, view: View, links: Links, *, strict: bool = False) -> Json:
+    """The reply to "how is this task?"; ``strict``: as OpenAI's own API has it, in that dialect."""
+    by_the_book = strict and dialect is Dialect.OPENAI
+    shape = openai_strict if by_the_book else SHAPES[dialect, task.family.name]
+    reply = shape(task, view, links)
     if view.ended is not None:
         return reply
     if "no-status" in task.faults:
@@ -444,9 +470,11 @@ def told(dialect: Dialect, task: Task, view: View, links: Links) -> Json:
     return _with_status(reply, UNKNOWN_WORD) if "unknown-word" in task.faults else reply
 
 
-def listed(tasks: Iterable[tuple[Task, View]]) -> Json:
+def listed(tasks: Iterable[tuple[Task, View]], *, strict: bool = False) -> Json:
     """A page of tasks in the format of OpenAI, newest first."""
-    data = [_openai_basis(task, view) for task, view in tasks]
+    data = [
+        openai_strict(task, view, Links()) if strict else _openai_basis(task, view) for task, view in tasks
+    ]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
     return {"object": "list", "data": data, "has_more": False, **ends}
 
@@ -472,13 +500,13 @@ _CREATED_NEWAPI: Mapping[str, Callable[[Task, View], tuple[int, Json]]] = {
 }
 
 
-def created(task: Task, view: View) -> tuple[int, Json]:
+def created(task: Task, view: View, *, strict: bool = False) -> tuple[int, Json]:
     """HTTP status and body of an accepted create call: the id is always in it, though not in one place."""
     match task.dialect:
         case Dialect.NEWAPI:
             return _CREATED_NEWAPI[task.family.name](task, view)
         case Dialect.OPENAI:
-            return 200, _openai_basis(task, view)
+            return 200, openai_strict(task, view, Links()) if strict else _openai_basis(task, view)
         case Dialect.UNIFIED if task.family.name == "grok":
             return 200, {"id": task.id, "status": "processing", "status_update_time": int(task.created)}
         case _:

@@ -19,6 +19,8 @@ class Settings:
         the CDN and the status page stay at the root. Empty: none.
     :param cdn_origin: origin of the video URLs in replies, such as ``http://127.0.0.1:9000``.
         Empty: the origin that the caller used, so that the sandbox also works behind a port mapping.
+    :param strict_openai: tell tasks of the ``openai`` dialect as OpenAI's own API does, whatever the model:
+        all fields of its ``Video`` and no other, and no ``video_url``. LiteLLM reads nothing else.
     :param seed: ids and signatures are derived from it; two sandboxes with one seed hand out the same
         ids in the same order. Random by default.
     """
@@ -29,6 +31,7 @@ class Settings:
     expire: float = 3600.0
     prefix: str = ""
     cdn_origin: str = ""
+    strict_openai: bool = False
     seed: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:

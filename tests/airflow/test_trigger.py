@@ -13,7 +13,18 @@ import pytest
 from airflow_video_provider.gateway.client import AsyncGateway
 from airflow_video_provider.hooks.shared import shared_gateway
 from airflow_video_provider.triggers.video import VideoTaskTrigger
-from tests.airflow.support import SECONDS, Clock, Gateway, events_of, restarted, run
+from tests.airflow.support import (
+    SECONDS,
+    Clock,
+    Gateway,
+    TaskInstance,
+    context_of,
+    deferred,
+    events_of,
+    film,
+    restarted,
+    run,
+)
 
 
 @pytest.fixture
@@ -81,6 +92,37 @@ class TestItSurvivesARestart:
         assert event["end"] == "timed_out"
         assert deadline <= clock.time() < deadline + 11
         assert gateway.paid == 1
+
+
+class TestTheGatewaysOwnPace:
+    """A dialect's ``poll_floor``: the gateway asks not to be queried oftener for one task."""
+
+    @pytest.fixture
+    def unhurried(self, connect: Callable[..., str]) -> str:
+        return connect(extra={"dialect": {"base": "unified", "poll_floor": 30}})
+
+    def test_bounds_the_trigger(
+        self, trigger_for: Callable[..., VideoTaskTrigger], unhurried: str, gateway: Gateway, clock: Clock
+    ) -> None:
+        run(trigger_for(gateway.submit("a fox"), poll_interval=1))
+        assert len(gateway.requests("GET")) <= 4
+        assert min(clock.sleeps) >= 30
+
+    def test_bounds_the_operator(self, unhurried: str, gateway: Gateway, clock: Clock) -> None:
+        waiting = deferred(film(poll_interval=1).execute, context_of())
+        assert waiting.trigger.poll_interval == 30
+        assert waiting.trigger.first_poll_at >= clock.time() + 29
+        assert film(poll_interval=60, deferrable=False).execute(context_of(TaskInstance(task_id="other")))
+        assert 60 <= max(clock.sleeps) < 67, "who asks less often than that asks less often"
+
+    def test_bounds_the_sensor(self, unhurried: str, gateway: Gateway, clock: Clock) -> None:
+        from airflow_video_provider.sensors.video import VideoTaskSensor
+
+        arguments = {"task_id": "seen", "video_id": gateway.submit("a fox"), "poke_interval": 1}
+        waiting = deferred(VideoTaskSensor(deferrable=True, **arguments).execute, context_of())
+        assert waiting.trigger.poll_interval == 30
+        VideoTaskSensor(deferrable=False, **arguments).execute(context_of())
+        assert min(clock.sleeps) >= 30
 
 
 class TestItSaysOneThing:
