@@ -12,6 +12,7 @@ UV := $(VENVS)/uv/bin/uv
 ENV_3 := $(VENVS)/airflow-3.3
 ENV_31 := $(VENVS)/airflow-3.1
 ENV_2 := $(VENVS)/airflow-2.11
+ENV_LITELLM := $(VENVS)/litellm
 PY_3 := $(ENV_3)/bin/python
 PY_31 := $(ENV_31)/bin/python
 PY_2 := $(ENV_2)/bin/python
@@ -27,7 +28,7 @@ CRASHES := tests/airflow/test_crash_points.py
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
-.PHONY: help demo demo-cluster test unit arch lint format test-3.3 test-2.11 test-system servers envs constraints clean
+.PHONY: help demo demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways servers nginx envs constraints clean
 .DEFAULT_GOAL := help
 # Two Airflows at once on two cores would only make both of them slow.
 .NOTPARALLEL:
@@ -60,6 +61,10 @@ test-system: $(ENV_3)/.stamp $(ENV_31)/.stamp $(ENV_2)/.stamp servers ## the slo
 test-2.11: $(ENV_2)/.stamp ## tests on Airflow 2.11
 	$(PY_2) -m pytest -m "not slow" tests/airflow
 
+test-gateways: $(ENV_3)/.stamp $(ENV_LITELLM)/.stamp nginx ## programs of others: a LiteLLM proxy, the openai client, FastAPI, Node, nginx
+	GATEWAYS_PYTHON=$(ENV_LITELLM)/bin/python $(PY_3) -m pytest tests/gateways
+	$(PY_3) -m pytest -p scripts.no_airflow tests/unit/gateway/test_real_servers.py
+
 lint: $(ENV_3)/.stamp ## ruff and mypy --strict
 	$(ENV_3)/bin/ruff check $(CODE)
 	$(ENV_3)/bin/ruff format --check $(CODE)
@@ -77,6 +82,12 @@ servers: ## PostgreSQL and Redis for the distributed Airflow: root gets them ins
 		fi; \
 		apt-get -qq update && \
 		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(SERVERS); \
+	fi
+
+nginx: ## nginx for the tests with programs of others: root gets it installed, for others they are skipped
+	@if ! command -v nginx >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get -qq update && \
+		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends nginx-light; \
 	fi
 
 envs: $(ENV_3)/.stamp $(ENV_2)/.stamp ## both environments, and nothing else
@@ -103,6 +114,12 @@ $(ENV_31)/.stamp: constraints/airflow-$(AIRFLOW_31).txt pyproject.toml | $(UV)
 $(ENV_2)/.stamp: constraints/airflow-$(AIRFLOW_2).txt pyproject.toml | $(UV)
 	$(call build,test,$(AIRFLOW_2))
 
+# Not Airflow's pins, and not our package: programs to talk to.
+$(ENV_LITELLM)/.stamp: constraints/litellm.txt | $(UV)
+	$(UV) venv --quiet --clear --python $(VENVS)/uv/bin/python $(@D)
+	$(UV) pip install --python $(@D)/bin/python --requirements $<
+	@touch $@
+
 define compile
 	echo apache-airflow==$(2) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--no-header --no-annotate $(foreach extra,s3 media sandbox,--extra $(extra)) --group $(1) \
@@ -114,6 +131,8 @@ constraints: | $(UV) ## ask the registry for today's versions and pin them
 	$(call compile,dev,$(AIRFLOW_3))
 	$(call compile,test,$(AIRFLOW_31))
 	$(call compile,test,$(AIRFLOW_2))
+	printf 'litellm[proxy]\nopenai\n' | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--no-header --no-annotate --output-file constraints/litellm.txt -
 
 clean: ## remove the environments and everything that was made in them
 	rm -rf $(VENVS) .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

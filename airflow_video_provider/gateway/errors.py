@@ -85,6 +85,8 @@ _BAD_KEY = re.compile(
     r"|\bunauthorized\b|\bunauthenticated\b|authentication_error|无效的令牌|未提供令牌|令牌已过期|令牌无效",
     re.I,
 )
+# LiteLLM without a database, of a key that is not its master key: it has nowhere to look for it.
+_NO_PLACE_FOR_KEYS = re.compile(r"No connected db\.?", re.I)
 _NO_MODEL = re.compile(r"model_not_found|\bmodel\b.{0,80}\bnot (exist|found)", re.I)
 _BY_STATUS: dict[int, type[GatewayError]] = {
     400: InvalidRequestError,
@@ -177,14 +179,19 @@ class _Said:
             return NotFoundError
         if status in {400, 404} and _NO_MODEL.search(words):
             return InvalidRequestError
-        if _BAD_KEY.search((self.code or "") if status == 400 else words) and status in {200, 400}:
+        named = (self.code or "") if status == 400 else words
+        no_place = status == 400 and _NO_PLACE_FOR_KEYS.fullmatch(self.message)
+        if no_place or (status in {200, 400} and _BAD_KEY.search(named)):
             return AuthenticationError
         return _BY_STATUS.get(status, InvalidRequestError if 300 <= status < 500 else ServerError)
 
 
 def _error(said: _Said, status_code: int, headers: Mapping[str, str], now: datetime | None) -> GatewayError:
     asked = next((value for name, value in headers.items() if name.lower() == "retry-after"), None)
-    message = (said.message or f"the gateway answered {status_code} and no words")[:_MAX_MESSAGE]
+    # In one line: it becomes a line of a log.
+    message = " ".join((said.message or f"the gateway answered {status_code} and no words").split())[
+        :_MAX_MESSAGE
+    ]
     facts: dict[str, Any] = {
         "status_code": status_code,
         "code": said.code,

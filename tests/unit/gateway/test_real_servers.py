@@ -48,6 +48,7 @@ http {{
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   server {{
     listen 127.0.0.1:{port};
+    # Not its files: started by root it serves them as another user, who may not look into this folder.
     location / {{ return 404; }}
     location = /v1/video/query {{
       default_type application/json;

@@ -49,7 +49,7 @@ QUERY = {
     "query-401": (401, 401, 401, 401, 401),
     "query-drop": (None, None, None),
 }
-ENDINGS = {"fail": 0.5, "fail-moderation": 1.0, "cancelled": 0.5, "expired": 1.0}
+ENDINGS = {"fail": 0.5, "fail-moderation": 1.0, "fail-output": 1.0, "cancelled": 0.5, "expired": 1.0}
 OTHERS: dict[str, Callable[[Any], None]] = {}
 
 
