@@ -15,6 +15,7 @@ from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_video_provider.gateway.client import Gateway as Client
+from airflow_video_provider.hooks.video import VideoHook
 from airflow_video_provider.ledger import State, StateStoreLedger, Submission
 from airflow_video_provider.paying import _Payment
 from tests.airflow.support import (
@@ -144,11 +145,24 @@ def _unreachable(world: World, *, again: bool = False) -> str:
     return world.retry(deferrable=False)
 
 
-def _failed(world: World, times: int = 1, fault: str = "fail") -> str:
+def _failed(world: World, times: int = 1, fault: str = "fail", **arguments: Any) -> str:
     for _ in range(times):
-        world.then(f"doomed [{fault}]")
+        world.then(f"doomed [{fault}]", **arguments)
         world.memory.retry()
-    return world.then(f"doomed [{fault}]")
+    return world.then(f"doomed [{fault}]", **arguments)
+
+
+def _killed(world: World, **arguments: Any) -> str:
+    world.connect(extra={"dialect": "openai"})
+    operator = film(deferrable=False, **arguments)
+
+    def kill(*_: Any) -> Any:
+        operator.on_kill()
+        raise Killed
+
+    with patch.object(VideoHook, "get_task", kill), suppress(Killed):
+        operator.execute(context_of(world.memory.ti, world.memory.store))
+    return world.retry(deferrable=False, **arguments)
 
 
 def _rate_limited(world: World) -> str:
@@ -257,6 +271,12 @@ SCENARIOS: dict[str, Callable[[World], str]] = {
     "the generation failed": _failed,
     "the generation failed, and so did `max_generations` - 1 others": lambda world: _failed(world, times=2),
     "the generation was refused by moderation": lambda world: _failed(world, fault="fail-moderation"),
+    "the video was withheld by moderation": lambda world: _failed(world, fault="fail-output"),
+    "the video was withheld by moderation, with `retry_refused_output=True`": lambda world: _failed(
+        world, fault="fail-output", retry_refused_output=True
+    ),
+    "killed in the wait": _killed,
+    "killed in the wait, with `cancel_on_kill=True`": lambda world: _killed(world, cancel_on_kill=True),
     "the gateway no longer knows the video": _lost,
     "templates render to another prompt on the retry": _other_prompt,
     "Clear while it runs or after it failed, same request": _running,
