@@ -55,6 +55,7 @@ def airflow_connections(sandbox: Sandbox, s3_server: S3Server) -> dict[str, Conn
     """What `real_airflow` knows. All tests share that one, so what any of them needs stands here."""
     return {
         "video_default": sandbox.connection(),
+        "video_openai": sandbox.connection(extra={"dialect": "openai"}),
         "video_bad_key": sandbox.connection(password="sk-not-the-right-key"),
         "video_wrong_host": sandbox.connection(host=f"http://127.0.0.1:{free_port()}"),
         "aws_default": s3_server.connection(),

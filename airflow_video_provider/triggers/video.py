@@ -19,6 +19,8 @@ from airflow_video_provider.waiting import poll_every, url_asks, utc
 
 __all__ = ["VideoTaskTrigger"]
 
+#: The event loop keeps no strong reference to a task.
+_at_work: set[asyncio.Task[None]] = set()
 _OVER = frozenset({"failed", "success", "skipped"})
 
 
@@ -96,8 +98,15 @@ class VideoTaskTrigger(BaseTrigger):
         """Cancel the video where that was asked for and the task is over; else say what goes on.
 
         Airflow calls it from 3.3 on, and after a Clear, too, when the next attempt may wait for the same
-        video already.
+        video already. It also cancels this call about a second later (seen with 3.3.2), so what takes longer
+        is a task of its own, which is not cancelled.
         """
+        work = asyncio.create_task(self._ended_from_outside())
+        _at_work.add(work)
+        work.add_done_callback(_at_work.discard)
+        await asyncio.shield(work)
+
+    async def _ended_from_outside(self) -> None:
         if self.cancel_on_kill and await self._task_is_over():
             try:
                 async with shared_gateway(self.video_conn_id) as (gateway, _):

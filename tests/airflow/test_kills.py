@@ -15,6 +15,7 @@ from airflow_video_provider.exceptions import VideoTaskFailed
 from airflow_video_provider.hooks.video import VideoHook
 from airflow_video_provider.ledger import Attempt, ledger_for
 from airflow_video_provider.operators.video import VideoGenerateOperator
+from airflow_video_provider.triggers import video as triggers
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from tests.airflow.support import Gateway, Memory, StateStore, context_of, film
 
@@ -167,7 +168,9 @@ class TestATriggerThatWaits:
         """Kill a trigger while its task instance is in a state; returns what was asked to be cancelled."""
         runner = pytest.importorskip("airflow.sdk.execution_time.task_runner", reason="Airflow 3.3")
 
-        def kill(state: object, *, map_index: int = -1, ask: bool = True) -> list[str]:
+        def kill(
+            state: object, *, map_index: int = -1, ask: bool = True, impatient: bool = False
+        ) -> list[str]:
             def states(*, map_index: int, **_: Any) -> dict[str, Any]:
                 if isinstance(state, Exception):
                     raise state
@@ -181,7 +184,16 @@ class TestATriggerThatWaits:
             trigger.task_instance = SimpleNamespace(
                 dag_id="films", task_id="film", run_id="manual__1", map_index=map_index
             )
-            asyncio.run(trigger.on_kill())
+
+            async def as_airflow_does() -> None:
+                call = asyncio.create_task(trigger.on_kill())
+                if impatient:
+                    await asyncio.sleep(0)
+                    call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
+                await asyncio.gather(*triggers._at_work)
+
+            asyncio.run(as_airflow_does())
             return cancelled(gateway)
 
         return kill
@@ -198,6 +210,9 @@ class TestATriggerThatWaits:
     def test_not_where_the_state_cannot_be_read(self, killed: Any, logged: list[str]) -> None:
         assert killed(RuntimeError("no supervisor")) == []
         assert "runs on at the gateway" in logged[-1]
+
+    def test_though_airflow_cancels_the_call_itself(self, killed: Any) -> None:
+        assert len(killed("failed", impatient=True)) == 1
 
     def test_not_unasked(self, killed: Any) -> None:
         assert killed("failed", ask=False) == []

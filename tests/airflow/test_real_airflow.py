@@ -11,8 +11,10 @@ from urllib.parse import unquote, urlsplit
 
 import av
 import httpx
+import pytest
 
 from scripts.local_airflow import LocalAirflow
+from scripts.processes import wait_until
 from scripts.services import S3Server, Sandbox
 
 
@@ -152,6 +154,40 @@ def test_assets_are_told_of_each_file_that_landed(real_airflow: LocalAirflow, tm
         assert frames(local_path(landed)) > 10
     sidecars = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert {sidecar["prompt"] for sidecar in sidecars} == {"a plum", "a quince"}
+
+
+def test_a_person_who_kills_a_task_cancels_its_video_and_one_who_clears_it_does_not(
+    real_airflow: LocalAirflow, sandbox: Sandbox
+) -> None:
+    if real_airflow.version < (3, 3):
+        pytest.skip("before Airflow 3.3 no trigger is told of a kill")
+    dag_id, names = "killed_videos", {"in_a_worker", "in_the_triggerer", "cleared"}
+    run_id = real_airflow.trigger(dag_id)
+
+    def asked(method: str) -> list[str]:
+        """The tasks whose videos were asked for; a trigger that no triggerer has begun is told of nothing."""
+        tasks = sandbox.get("/sandbox/tasks")["tasks"]
+        made = {task["id"]: task["prompt"].split()[2] for task in tasks if "a moth" in task["prompt"]}
+        noted = sandbox.get("/sandbox/requests")["requests"]
+        paths = [unquote(each["path"]).rpartition("/")[2] for each in noted if each["method"] == method]
+        return [made[path] for path in paths if path in made]
+
+    def mark(task_id: str, state: str) -> None:
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        real_airflow.api("PATCH", path, {"new_state": state})
+
+    wait_until(lambda: set(asked("GET")) == names, timeout=90, what="query of each video")
+    real_airflow.clear(dag_id, run_id, ["cleared"])
+    mark("in_a_worker", "failed")
+    mark("in_the_triggerer", "failed")
+    wait_until(lambda: len(asked("DELETE")) >= 2, timeout=120, what="two cancelled videos")
+    real_airflow.wait_for_state(dag_id, run_id, "cleared", "deferred")
+    queries = asked("GET").count("cleared")
+    wait_until(lambda: asked("GET").count("cleared") > queries + 1, timeout=60, what="wait that goes on")
+    assert set(asked("DELETE")) == {"in_a_worker", "in_the_triggerer"}
+    assert sum("a moth" in payment["prompt"] for payment in sandbox.payments()) == 3
+    mark("cleared", "success")
+    wait_until(lambda: set(asked("DELETE")) == names, timeout=120, what="third cancelled video")
 
 
 FAILURES = {
