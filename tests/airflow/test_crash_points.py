@@ -105,7 +105,7 @@ def check(airflow: LocalAirflow, sandbox: Sandbox, run: DagRun, index: int, row:
     prompt = prompt_of(row, memory)
     paid = [payment["video_id"] for payment in sandbox.payments() if payment["prompt"] == prompt]
     assert len(paid) == row.paid, log
-    # 2.11: a "zombie" callback that its Dag processor runs late fails the next attempt, or takes a success back.
+    # 2.11: a "zombie" callback that its Dag processor runs late fails the next attempt, or undoes a success.
     if airflow.version < (3,) and ("externally set to" in log or log.count("Marking task as SUCCESS") > 1):
         return
     assert film.state == row.ends, log
