@@ -257,8 +257,10 @@ class VideoDownloadOperator(BaseOperator):
 
         again: dict[str, Mapping[str, Any]] = {}
         for video_id, error in outcomes.items():
-            url = hook.get_conn().content_url(video_id)
-            if self.quality == "best" and downloads[video_id]["url"] != url and _is_unreachable(error):
+            url = _content_url(hook, video_id)
+            if self.quality != "best" or url in (None, downloads[video_id]["url"]):
+                continue
+            if _is_unreachable(error):
                 self.log.info("video %s: %s. Fetching it by the gateway's own route", video_id, error)
                 again[video_id] = {**downloads[video_id], "url": url, "refresh_url": None}
         if not again:
@@ -289,9 +291,15 @@ class VideoDownloadOperator(BaseOperator):
         """Ask the gateway where the file is, now."""
         task = self._finished(hook, video_id)
         url = task.original_url if self.quality == "original" else task.video_url
-        if url is None:
-            self.log.info("video %s: the gateway gives no URL; fetching the file by its own route", video_id)
-        return url or hook.get_conn().content_url(video_id)
+        if url is not None:
+            return url
+        if (url := _content_url(hook, video_id)) is None:
+            raise VideoNotReady(
+                f"video {video_id} is finished, but the gateway gives no URL, and its dialect has no route "
+                "for the file. A retry queries it again"
+            )
+        self.log.info("video %s: the gateway gives no URL; fetching the file by its own route", video_id)
+        return url
 
     def _finished(self, hook: VideoHook, video_id: str) -> VideoTask:
         watch = TaskWatch(
@@ -374,6 +382,14 @@ class VideoDownloadOperator(BaseOperator):
             ],
             outputs=[Dataset(*_dataset_name(landed["uri"])) for landed in self._landed],
         )
+
+
+def _content_url(hook: VideoHook, video_id: str) -> str | None:
+    """The gateway's own route for a file; None where its dialect has none."""
+    try:
+        return hook.get_conn().content_url(video_id)
+    except InvalidRequestError:
+        return None
 
 
 def _is_unreachable(outcome: VideoFile | Exception) -> bool:

@@ -247,6 +247,15 @@ class TestTheURL:
         download(finished(f"a fox [{fault}]"), f"{folder.as_uri()}/")
         assert frames(*files(folder)) > 1
 
+    def test_a_dialect_without_a_route_for_the_file_lands_what_has_a_url(
+        self, connect: Callable[..., str], finished: Callable[..., str], clock: Clock, folder: Path
+    ) -> None:
+        connect(extra={"dialect": {"base": "unified", "content_path": None}})
+        download(finished("a fox"), f"{folder.as_uri()}/")
+        assert frames(*files(folder)) > 1
+        with pytest.raises(VideoNotReady, match="its dialect has no route for the file"):
+            download(finished("a fox [url-lost]"), f"{folder.as_uri()}/")
+
     def test_a_gateway_that_stumbles_is_queried_again(
         self, finished: Callable[..., str], clock: Clock, folder: Path
     ) -> None:
