@@ -124,6 +124,11 @@ def once(prompt: str) -> str:
     return f"{prompt} {uuid.uuid4().hex[:8]}"
 
 
+def a_copy_of(ti: TaskInstance) -> TaskInstance:
+    """The task instance as another attempt has it: the frozen one goes on with its own."""
+    return replace(ti, dag_run=SimpleNamespace(**vars(ti.dag_run)))
+
+
 def a_submission() -> Submission:
     return Submission.new(
         order=1, generation=1, model=MODEL, video_conn_id="video_default", gateway="https://g.example",
@@ -684,7 +689,7 @@ class TestAClear:
         def cleared_meanwhile(client: Client, request: Any) -> Any:
             monkeypatch.setattr(Client, "submit", real)
             # The request is put back and the task cleared, while this worker waits for the reply.
-            stalled = replace(memory.ti, dag_run=SimpleNamespace(**vars(memory.ti.dag_run)))
+            stalled, memory.ti = memory.ti, a_copy_of(memory.ti)
             memory.clear()
             assert memory.attempt()["video_id"] == first["video_id"]
             reply = real(client, request)
@@ -930,7 +935,7 @@ class TestTwoAttemptsThatOverlap:
             if step == "read" and moment == "after":
                 result = real(self, *args)
             if next(calls) == call:
-                stalled = replace(memory.ti, dag_run=SimpleNamespace(**vars(memory.ti.dag_run)))
+                stalled, memory.ti = memory.ti, a_copy_of(memory.ti)
                 memory.retry()
                 with contextlib.suppress(AirflowException):
                     memory.submit()
@@ -962,7 +967,7 @@ class TestTwoAttemptsThatOverlap:
 
         def overtaken(self: Any) -> Any:
             if next(calls) == 1:  # the second time: it was held, and a successor may submit by right
-                stalled = replace(memory.ti, dag_run=SimpleNamespace(**vars(memory.ti.dag_run)))
+                stalled, memory.ti = memory.ti, a_copy_of(memory.ti)
                 memory.retry()
                 monkeypatch.setattr(owner, name, real)
                 memory.submit(prompt)
@@ -977,7 +982,7 @@ class TestTwoAttemptsThatOverlap:
         self, memory: Memory, connection: str, gateway: Gateway, clock: Clock
     ) -> None:
         """A worker that was frozen before it read anything wakes when its successor has submitted."""
-        frozen = replace(memory.ti, dag_run=SimpleNamespace(**vars(memory.ti.dag_run)))
+        frozen, memory.ti = memory.ti, a_copy_of(memory.ti)
         memory.retry()
         memory.submit()
         memory.ti = frozen
