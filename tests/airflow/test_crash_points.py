@@ -48,15 +48,15 @@ BEGINS = ("submitting generation 1 of at most 2",)
 HANGS = "[create-hang-paid=30]"
 
 ROWS = [
-    Row("kill", "before the intent", 1, "success", BEGINS),
-    Row("kill", "after the intent", 0, "failed", DOUBTS),
+    Row("kill", "before the intent", 1, "success", BEGINS, slow=True),
+    Row("kill", "after the intent", 0, "failed", DOUBTS, slow=True),
     Row("kill", "in the create", 1, "failed", DOUBTS, HANGS),
-    Row("kill", "after the reply", 1, "failed", DOUBTS),
+    Row("kill", "after the reply", 1, "failed", DOUBTS, slow=True),
     Row("kill", "after the record", 1, "success", REATTACHES),
-    Row("kill", "before the deferral", 1, "success", REATTACHES),
-    Row("kill", "in the blocking wait", 1, "success", REATTACHES, deferrable=False),
+    Row("kill", "before the deferral", 1, "success", REATTACHES, slow=True),
+    Row("kill", "in the blocking wait", 1, "success", REATTACHES, deferrable=False, slow=True),
     Row("kill", "in execute_complete", 1, "success", REATTACHES),
-    Row("kill", "at the end of execute_complete", 1, "success", REATTACHES),
+    Row("kill", "at the end of execute_complete", 1, "success", REATTACHES, slow=True),
     Row("timeout", "before the intent", 1, "success", BEGINS, slow=True),
     Row("timeout", "after the intent", 1, "success", REATTACHES, slow=True),
     Row(
@@ -70,11 +70,18 @@ ROWS = [
     Row("timeout", "after the reply", 1, "success", REATTACHES),
     Row("timeout", "after the record", 1, "success", REATTACHES, slow=True),
     Row("timeout", "before the deferral", 1, "success", REATTACHES, slow=True),
-    Row("timeout", "in the blocking wait", 1, "success", REATTACHES, deferrable=False),
+    Row("timeout", "in the blocking wait", 1, "success", REATTACHES, deferrable=False, slow=True),
     Row("timeout", "in execute_complete", 1, "success", REATTACHES, slow=True),
     Row("timeout", "at the end of execute_complete", 1, "success", REATTACHES, slow=True),
     Row("fail", "the XCom", 1, "success", REATTACHES),
-    Row("fail", "the memory, before", 1, "success", ("nothing was paid: the intent cannot be stored",)),
+    Row(
+        "fail",
+        "the memory, before",
+        1,
+        "success",
+        ("nothing was paid: the intent cannot be stored",),
+        slow=True,
+    ),
     Row(
         "fail", "the memory, after", 1, "failed", ("is paid for, but its id could not be stored",), slow=True
     ),
