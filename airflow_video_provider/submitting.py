@@ -36,7 +36,8 @@ from airflow_video_provider.ledger import (
     decide,
     in_doubt,
 )
-from airflow_video_provider.paying import NotRemembered, pay, signals_held
+from airflow_video_provider.paying import pay, signals_held
+from airflow_video_provider.remembering import forgotten, read, stored, unreadable
 from airflow_video_provider.waiting import utc
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from airflow_video_provider.gateway.task import VideoTask
     from airflow_video_provider.hooks.video import VideoHook
 
-__all__ = ["Asked", "Submitter", "read", "stored"]
+__all__ = ["Asked", "Submitter"]
 
 #: How many tasks that the gateway lists are named in the message about a submission in doubt.
 MOST_CANDIDATES = 3
@@ -146,7 +147,7 @@ class Submitter:
         try:
             submission, task = pay(self.hook, self.ledger, submission, request, history=history, log=self.log)
         except LedgerUnreadable as error:
-            raise _unreadable(self.ledger, error) from None
+            raise unreadable(self.ledger, error) from None
         except GatewayError as error:
             if error.maybe_accepted:
                 by_clear = not self.attempt.started_by_operator
@@ -247,73 +248,6 @@ class Submitter:
         return f"generation {submission.generation} of at most {self.policy.max_generations}"
 
 
-# -- the memory, with messages -----------------------------------------------------------------------------
-
-
-def read(ledger: Ledger) -> tuple[Submission, ...]:
-    """What is remembered.
-
-    :raises AirflowFailException: something else is stored there.
-    :raises VideoSubmitFailed: it cannot be read now.
-    """
-    try:
-        return ledger.read()
-    except LedgerUnreadable as error:
-        raise _unreadable(ledger, error) from None
-    except Exception as error:  # whatever a store raises: what cannot be read is not taken for nothing
-        raise VideoSubmitFailed(
-            sentences(
-                f"this attempt submitted and paid nothing: what earlier ones submitted cannot be read from "
-                f"{ledger.where}: {error!r}",
-                "A retry reads it again",
-            )
-        ) from error
-
-
-def stored(ledger: Ledger, submission: Submission) -> None:
-    """Store a change that pays for nothing.
-
-    :raises VideoSubmitFailed: it cannot be stored.
-    """
-    try:
-        ledger.update(submission)
-    except Exception as error:  # whatever a store raises
-        raise VideoSubmitFailed(
-            sentences(
-                f"what became of {submission.name} cannot be stored in {ledger.where}: {error!r}",
-                "Nothing was paid by this; a retry queries it again",
-            )
-        ) from error
-
-
-def forgotten(ledger: Ledger) -> None:
-    """Forget what a Dag run of the same name, which was deleted since, has submitted.
-
-    :raises VideoSubmitFailed: it cannot be removed.
-    """
-    try:
-        ledger.clear()
-    except Exception as error:  # whatever a store raises
-        raise VideoSubmitFailed(
-            sentences(
-                "not submitted, nothing was paid: what another Dag run of the same name has submitted cannot "
-                f"be removed from {ledger.where}: {error!r}",
-                "A retry begins anew",
-            )
-        ) from error
-
-
-def _unreadable(ledger: Ledger, error: LedgerUnreadable) -> AirflowFailException:
-    return AirflowFailException(
-        sentences(
-            f"nothing was submitted: what earlier attempts submitted, in {ledger.where}, cannot be "
-            f"understood: {error}",
-            "Look in the gateway's console for a video of this task; if there is one, wait for it with "
-            f"VideoTaskSensor. To submit again {ledger.how_to_delete}, then clear this task",
-        )
-    )
-
-
 # -- messages ----------------------------------------------------------------------------------------------
 
 _WHAT_TO_CHANGE = {
@@ -335,18 +269,6 @@ def _what_to_change(error: GatewayError) -> str:
     if isinstance(error, BotCheckError):
         return _BOT_CHECK
     return _WHAT_TO_CHANGE.get(error.kind, "")
-
-
-def not_remembered(ledger: Ledger, lost: NotRemembered) -> AirflowFailException:
-    """The video is paid for and cannot be remembered: the person on call is the memory."""
-    return AirflowFailException(
-        sentences(
-            f"video {lost.submission.video_id} was submitted and is paid for, but its id could not be stored "
-            f"in {ledger.where}: {lost.__cause__!r}",
-            "So that it is not paid for again this task is not retried: wait for it with VideoTaskSensor on "
-            "that id",
-        )
-    )
 
 
 def _not_submitted(error: GatewayError, history: Sequence[Submission]) -> AirflowException:

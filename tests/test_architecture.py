@@ -29,6 +29,7 @@ FLOORS = (
         "triggers",
         "ledger",
         "paying",
+        "remembering",
         "submitting",
         "cancelling",
         "costs",

@@ -46,11 +46,11 @@ from airflow_video_provider.ledger.stores import (
     Ledger,
     LedgerTaken,
     StateStoreLedger,
-    VariableLedger,
     ledger_for,
     once_succeeded,
     undisturbed,
 )
+from airflow_video_provider.ledger.variables import VariableLedger
 
 __all__ = [
     "Attempt",

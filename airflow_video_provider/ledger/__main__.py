@@ -17,7 +17,7 @@ from functools import partial
 
 from airflow_video_provider.ledger.files import FileLedger
 from airflow_video_provider.ledger.record import LedgerUnreadable, Submission
-from airflow_video_provider.ledger.stores import VARIABLE_PREFIX, task_instance_of, variables_in_database
+from airflow_video_provider.ledger.variables import VARIABLE_PREFIX, task_instance_of, variables_in_database
 from airflow_video_provider.waiting import utc
 
 DAY = 86_400.0

@@ -17,15 +17,12 @@ that begin at the same moment the later one sees the other, or both do, and whoe
 from __future__ import annotations
 
 import json
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
 from airflow_video_provider.ledger.record import (
-    Ended,
     LedgerUnreadable,
     State,
     Submission,
@@ -37,26 +34,19 @@ from airflow_video_provider.ledger.record import (
 )
 
 __all__ = [
-    "VARIABLE_PREFIX",
     "EntryLedger",
     "Ledger",
     "LedgerTaken",
     "StateStoreLedger",
-    "VariableLedger",
     "identity_of",
     "ledger_for",
     "once_succeeded",
     "undisturbed",
 ]
 
-VARIABLE_PREFIX = "airflow_video_provider."
 _KEY = "airflow_video_provider.submissions"
 _CLEARED = "Airflow's [state_store] clear_on_success is set; with ledger_path the memory would stay"
 _REMOVED = 'an Airflow Variable is removed at success; with on_clear="reuse" or ledger_path it would stay'
-#: Seconds after which no late callback of Airflow 2.11 fails a task instance that has succeeded.
-SUCCESS_IS_FINAL_AFTER = 900.0
-#: How many attempts after its own an attempt that was frozen looks for.
-LATER_ATTEMPTS = 3
 #: Longer than any gateway keeps a finished video (14 days), so that an entry outlives its use.
 _RETENTION = timedelta(days=30)
 
@@ -197,129 +187,6 @@ class EntryLedger:
             self._remove(name)
 
 
-@dataclass(frozen=True)
-class VariableLedger(EntryLedger):
-    """In Airflow Variables, for Airflow 2.11 to 3.2: one for each attempt that submits.
-
-    :param key: name of the first attempt's Variable; those of later ones end in ``.2``, ``.3``, …
-    :param description: shown in Airflow's list of Variables.
-    :param try_number: of this attempt. For the first nothing can be remembered yet, so "no such Variable" is
-        believed.
-    """
-
-    key: str
-    description: str
-    forgets: str | None = None
-    try_number: int = 1
-    _names: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def where(self) -> str:
-        """See :class:`Ledger`."""
-        return f"the Airflow Variable {self._named(self.try_number)}"
-
-    @property
-    def how_to_delete(self) -> str:
-        """See :class:`Ledger`."""
-        return f"delete the Airflow Variables {self.key} and {self.key}.*"
-
-    def _named(self, try_number: int) -> str:
-        return self.key if try_number <= 1 else f"{self.key}.{try_number}"
-
-    def _name_for(self, submission: Submission) -> str:
-        return self._named(submission.begun_by)
-
-    def _entries(self) -> Iterable[tuple[str, str | bytes]]:
-        found = self._found()
-        if found or self.try_number <= 1:
-            return found
-        # Airflow (2.11 to 3.2) takes a database or API server that does not answer for a Variable that does
-        # not exist. So read again, between two reads that must find something.
-        probe, variable = f"{self.key}.probe", _variable()
-        variable.set(probe, "1", description=f"{self.description} (for a moment)")
-        before, found, after = variable.get(probe, None), self._found(), variable.get(probe, None)
-        variable.delete(probe)
-        if before is None or after is None:
-            raise ConnectionError("Airflow's Variables cannot be read at the moment")
-        return found
-
-    def _found(self) -> list[tuple[str, str | bytes]]:
-        names = [self._named(number) for number in range(1, self.try_number + LATER_ATTEMPTS + 1)]
-        # By position: the argument for a default has another name in 2.11 than in 3.x.
-        return [(name, text) for name in names if (text := _variable().get(name, None)) is not None]
-
-    def _write(self, name: str, text: str) -> None:
-        _variable().set(name, text, description=self.description)
-
-    def _remove(self, name: str) -> None:
-        _variable().delete(name)
-
-    def after_success(self) -> None:
-        """See :meth:`Ledger.after_success`.
-
-        On 2.11 a success is not the end: a "zombie" callback that the Dag processor runs late fails a task
-        instance that has succeeded since, and Airflow runs it again. So there the memory stays for a while,
-        and goes with a later success of any task.
-        """
-        if not _is_airflow_2():
-            if all(submission.ended is Ended.SUCCEEDED for submission in self.read()):
-                self.clear()
-            return
-        entries: dict[str, list[tuple[str, tuple[Submission, ...] | None]]] = defaultdict(list)
-        for key, submissions, _ in variables_in_database():
-            entries[task_instance_of(key)].append((key, submissions))
-        for of_one in entries.values():
-            if all(submissions and all(map(_is_over, submissions)) for _, submissions in of_one):
-                for key, _ in of_one:
-                    self._remove(key)
-
-
-def _variable() -> Any:
-    """Imported where it is used: a Dag file that is parsed needs none."""
-    from airflow.providers.common.compat.sdk import Variable
-
-    return Variable
-
-
-def _is_airflow_2() -> bool:
-    from airflow import __version__
-
-    return __version__.startswith("2.")
-
-
-def _is_over(submission: Submission) -> bool:
-    over = time.time() - SUCCESS_IS_FINAL_AFTER
-    done = submission.ended is Ended.SUCCEEDED and (submission.ended_at or over) < over
-    return done and not submission.keep
-
-
-def variables_in_database() -> list[tuple[str, tuple[Submission, ...] | None, str]]:
-    """Name, submissions (None where they cannot be understood) and description of every Variable of ours.
-
-    It needs the metadata database, which a worker of Airflow 3 has not.
-    """
-    from airflow.models.variable import Variable
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        rows = session.query(Variable).filter(Variable.key.like(f"{VARIABLE_PREFIX}%")).all()
-        found = [(row.key, row.val or "", row.description or "") for row in rows]
-    return [(key, understood(text), description) for key, text, description in sorted(found)]
-
-
-def task_instance_of(key: str) -> str:
-    """The part of a Variable's name that all of one task instance share."""
-    return key.removeprefix(VARIABLE_PREFIX).partition(".")[0]
-
-
-def understood(text: str | bytes) -> tuple[Submission, ...] | None:
-    """Submissions from a stored text; None where they cannot be understood."""
-    try:
-        return read_record(read_json(text))
-    except LedgerUnreadable:
-        return None
-
-
 def identity_of(ti: Any) -> str:
     """A short name for a task instance, the same in every attempt."""
     return digest(json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index]))
@@ -343,6 +210,8 @@ def ledger_for(context: Mapping[str, Any], ledger_path: str | None, *, keep: boo
         # A file's name holds 255 bytes at the most.
         shown = ti.task_id.encode()[-80:].decode(errors="ignore")
         return FileLedger(ObjectStoragePath(ledger_path) / f"{shown}-{name}")
+    from airflow_video_provider.ledger.variables import VARIABLE_PREFIX, VariableLedger
+
     mapped = f"[{ti.map_index}]" if ti.map_index >= 0 else ""
     variables = VariableLedger(
         VARIABLE_PREFIX + name,

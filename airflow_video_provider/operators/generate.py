@@ -31,7 +31,8 @@ from airflow_video_provider.ledger import (
 from airflow_video_provider.operators.endings import failure, remembered
 from airflow_video_provider.operators.knobs import KNOBS, asked_of, given
 from airflow_video_provider.paying import NotRemembered
-from airflow_video_provider.submitting import Submitter, not_remembered, read, stored
+from airflow_video_provider.remembering import not_remembered, read, stored
+from airflow_video_provider.submitting import Submitter
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from airflow_video_provider.waiting import SAFETY_NET, check_seconds, first_poll_at, poll_every, url_asks
 

@@ -145,7 +145,7 @@ class Clock:
             "operators.generate",
             "operators.download",
             "ledger.record",
-            "ledger.stores",
+            "ledger.variables",
             "paying",
             "submitting",
             "waiting",

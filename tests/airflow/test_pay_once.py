@@ -32,9 +32,9 @@ from airflow_video_provider.ledger import (
     StateStoreLedger,
     Submission,
     ledger_for,
-    stores,
     undisturbed,
 )
+from airflow_video_provider.ledger import variables as kept_in_variables
 from scripts.services import S3Server
 from tests.airflow.support import (
     MODEL,
@@ -1093,15 +1093,15 @@ class TestAVariable:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A late "zombie" callback fails what has succeeded, and the task runs again (seen on 2.11.2)."""
-        monkeypatch.setattr(stores, "_is_airflow_2", lambda: True)
-        monkeypatch.setattr(stores, "variables_in_database", lambda: self.listed(variables))
+        monkeypatch.setattr(kept_in_variables, "_is_airflow_2", lambda: True)
+        monkeypatch.setattr(kept_in_variables, "variables_in_database", lambda: self.listed(variables))
         memory = Memory()
         first = memory.attempt()
         listeners.succeed(memory.ti)
         memory.retry()
         assert memory.attempt()["video_id"] == first["video_id"]
         assert gateway.paid == 1
-        clock.sleep(stores.SUCCESS_IS_FINAL_AFTER + 60)
+        clock.sleep(kept_in_variables.SUCCESS_IS_FINAL_AFTER + 60)
         memory.ti = TaskInstance(run_id="manual__2")
         memory.attempt("a heron")
         listeners.succeed(memory.ti)
@@ -1109,11 +1109,11 @@ class TestAVariable:
 
     @staticmethod
     def listed(variables: Variables) -> list[tuple[str, Any, str]]:
-        return [(key, stores.understood(text), "") for key, text in sorted(variables.items())]
+        return [(key, kept_in_variables.understood(text), "") for key, text in sorted(variables.items())]
 
     @pytest.fixture(autouse=True)
     def airflow_3(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stores, "_is_airflow_2", lambda: False)
+        monkeypatch.setattr(kept_in_variables, "_is_airflow_2", lambda: False)
 
     def test_is_left_where_the_task_failed(
         self, connection: str, gateway: Gateway, clock: Clock, variables: Variables, listeners: Listeners
@@ -1176,11 +1176,11 @@ class TestAVariable:
         listeners: Listeners,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(stores, "_is_airflow_2", lambda: True)
-        monkeypatch.setattr(stores, "variables_in_database", lambda: self.listed(variables))
+        monkeypatch.setattr(kept_in_variables, "_is_airflow_2", lambda: True)
+        monkeypatch.setattr(kept_in_variables, "variables_in_database", lambda: self.listed(variables))
         kept = Memory(keep="reuse")
         kept.attempt()
-        clock.sleep(stores.SUCCESS_IS_FINAL_AFTER + 60)
+        clock.sleep(kept_in_variables.SUCCESS_IS_FINAL_AFTER + 60)
         other = Memory(ti=TaskInstance(run_id="manual__2"))
         other.attempt("a heron")
         listeners.succeed(other.ti)
