@@ -391,7 +391,7 @@ class TestAFailure:
         error = refused(finished(f"doomed [{fault}]"), f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, reason)
 
-    def test_an_unknown_id_says_what_to_check(self, folder: Path) -> None:
+    def test_an_unknown_id_says_what_to_check(self, clock: Clock, folder: Path) -> None:
         error = refused("veo3.1-fast:1-nobody", f"{folder.as_uri()}/")
         self.check(folder, error, AirflowFailException, "knows no such task", "Check the id")
 

@@ -74,13 +74,13 @@ def local_store(tmp_path: Path) -> LocalStore:
     return LocalStore(directory=root.as_uri(), temp=temp, root=root)
 
 
-@pytest.fixture(params=["boto3", "s3fs"])
+@pytest.fixture(params=["boto3", pytest.param("s3fs", marks=pytest.mark.slow)])
 def s3_by(request: pytest.FixtureRequest, s3_store: Callable[..., S3Store]) -> Callable[..., S3Store]:
     """The same, through each of the two clients that files are put into S3 with."""
     return partial(s3_store, client=request.param)
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     if request.param == "file":
         yield request.getfixturevalue("local_store")

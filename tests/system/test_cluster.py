@@ -149,6 +149,7 @@ def explained(system: System, run_id: str, prompts: list[str], chaos: Chaos | No
         raise
 
 
+@pytest.mark.slow
 def test_a_distributed_airflow_pays_for_each_prompt_once_and_lands_each_file(system: System) -> None:
     prompts = prompts_of("smoke", 4)
     run_id = system.trigger(prompts, "smoke")
