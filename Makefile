@@ -16,7 +16,7 @@ ENV_LITELLM := $(VENVS)/litellm
 PY_3 := $(ENV_3)/bin/python
 PY_31 := $(ENV_31)/bin/python
 PY_2 := $(ENV_2)/bin/python
-EXTRAS := s3,media,sandbox
+EXTRAS := s3,media,sandbox,fast
 SERVERS := postgresql redis-server
 
 # Only the interpreter that was asked for: never one that uv would download by itself.
@@ -122,7 +122,7 @@ $(ENV_LITELLM)/.stamp: constraints/litellm.txt | $(UV)
 
 define compile
 	echo apache-airflow==$(2) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
-		--no-header --no-annotate $(foreach extra,s3 media sandbox,--extra $(extra)) --group $(1) \
+		--no-header --no-annotate $(foreach extra,s3 media sandbox fast,--extra $(extra)) --group $(1) \
 		--output-file constraints/airflow-$(2).txt pyproject.toml -
 endef
 

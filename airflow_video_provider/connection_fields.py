@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 __all__ = ["CONNECTION_FIELDS", "ConnectionField"]
@@ -26,10 +27,13 @@ def _boolean_or_path(value: object) -> bool | str:
     raise ValueError("must be true, false or the path of a CA file")
 
 
-def _seconds(value: object) -> float:
+def _number(value: object, what: str = "a number") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("must be a number of seconds")
+        raise ValueError(f"must be {what}")
     return float(value)
+
+
+_seconds = partial(_number, what="a number of seconds")
 
 
 def _headers(value: object) -> tuple[tuple[str, str], ...]:
@@ -154,6 +158,16 @@ CONNECTION_FIELDS: tuple[ConnectionField, ...] = (
         "true",
         {"type": ["string", "null"], "examples": ["true", "false", "/etc/ssl/my-ca.pem"]},
         _boolean_or_path,
+    ),
+    ConnectionField(
+        "max_requests_per_second",
+        "Queries a second",
+        "The most queries that one triggerer sends to this gateway in a second. Empty: as many as become "
+        "due, evenly spread.",
+        "the most queries a second that one triggerer sends; default: as many as become due, evenly spread",
+        "5",
+        {"type": ["number", "null"]},
+        _number,
     ),
     ConnectionField(
         "allowed_hosts",

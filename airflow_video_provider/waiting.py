@@ -1,4 +1,4 @@
-"""What operators, sensor and trigger share in reading their arguments and in waiting."""
+"""What operators, sensors and triggers share in reading their arguments."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Any, get_args
 
 from airflow_video_provider.gateway.errors import InvalidRequestError
-from airflow_video_provider.gateway.watch import URL_ASKS
-
-if TYPE_CHECKING:
-    from airflow_video_provider.gateway.client import GatewaySettings
+from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, LOWEST_INTERVAL, ScheduleMode
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, TaskWatch
 
 #: How much later than the trigger's own deadline Airflow ends a deferral: only for a triggerer that is gone.
 SAFETY_NET = timedelta(minutes=15)
@@ -22,9 +21,67 @@ SAFETY_NET = timedelta(minutes=15)
 SHORTEST_DEFERRAL = 5.0
 
 
-def first_poll_at(interval: float) -> float:
-    """When a trigger may ask first, in seconds since the epoch."""
-    return time.time() + max(interval, SHORTEST_DEFERRAL)
+@dataclass(frozen=True)
+class Waits:
+    """How a task waits, as its arguments say; checked while the Dag is parsed, so before anything is paid.
+
+    :param poll_interval: seconds, the lowest interval between two queries of a video.
+    :param max_poll_interval: seconds, the longest.
+    :param schedule: ``adaptive`` or ``fixed``.
+    :param unreachable_after: seconds of failed queries in a row after which to give up.
+    """
+
+    poll_interval: float
+    max_poll_interval: float
+    schedule: ScheduleMode
+    unreachable_after: float
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        poll_interval: timedelta | float = LOWEST_INTERVAL,
+        max_poll_interval: timedelta | float = LONGEST_INTERVAL,
+        schedule: ScheduleMode = "adaptive",
+        unreachable_after: timedelta | float = UNREACHABLE_AFTER,
+        name: str = "poll_interval",
+    ) -> Waits:
+        """Check the arguments.
+
+        :param name: that the user knows *poll_interval* by.
+        :raises ValueError: naming the argument.
+        """
+        if schedule not in get_args(ScheduleMode):
+            raise ValueError(f"schedule: {schedule!r} must be one of {', '.join(get_args(ScheduleMode))}")
+        return cls(
+            check_seconds(name, poll_interval, least=1),
+            check_seconds("max_poll_interval", max_poll_interval, least=1),
+            schedule,
+            check_seconds("unreachable_after", unreachable_after),
+        )
+
+    def of_watch(self) -> dict[str, Any]:
+        """As arguments of :func:`~airflow_video_provider.gateway.watch.watch_for`."""
+        return {
+            "interval": self.poll_interval,
+            "max_interval": self.max_poll_interval,
+            "mode": self.schedule,
+            "unreachable_after": self.unreachable_after,
+        }
+
+    def of_trigger(self, watch: TaskWatch) -> dict[str, Any]:
+        """As arguments of a trigger that goes on with a watch."""
+        soonest = time.time() + SHORTEST_DEFERRAL
+        return {
+            "poll_interval": watch.schedule.interval,
+            "max_poll_interval": self.max_poll_interval,
+            "schedule": self.schedule,
+            "unreachable_after": self.unreachable_after,
+            "deadline": watch.deadline,
+            "submitted_at": watch.started_at,
+            "model": watch.model,
+            "first_poll_at": max(watch.next_at or 0.0, soonest),
+        }
 
 
 def utc(seconds: float) -> str:
@@ -64,13 +121,3 @@ def video_id_of(video: object) -> str:
             "submitted it"
         )
     return video.strip()
-
-
-def url_asks(settings: GatewaySettings) -> int:
-    """How many more times to ask a finished task for its URL; see :class:`TaskWatch`."""
-    return URL_ASKS if settings.spoken.url_in_reply else 0
-
-
-def poll_every(settings: GatewaySettings, interval: float) -> float:
-    """Seconds between two queries of a task: what the user asks for, and no less than the gateway does."""
-    return max(interval, settings.spoken.poll_floor)

@@ -33,6 +33,7 @@ FLOORS = (
         "submitting",
         "cancelling",
         "costs",
+        "metrics",
         "waiting",
         "exceptions",
     ),

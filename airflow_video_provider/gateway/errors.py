@@ -24,6 +24,7 @@ from airflow_video_provider.gateway.error_tree import (
     NOT_CHARGED,
     AuthenticationError,
     BotCheckError,
+    CertificateError,
     ErrorKind,
     GatewayError,
     InvalidRequestError,
@@ -40,11 +41,12 @@ from airflow_video_provider.gateway.refusals import LONGEST, Refusal, is_bot_che
 from airflow_video_provider.http_common import parse_retry_after
 
 if TYPE_CHECKING:
-    import httpx
+    pass
 
 __all__ = [
     "AuthenticationError",
     "BotCheckError",
+    "CertificateError",
     "ErrorKind",
     "GatewayError",
     "InvalidRequestError",
@@ -217,10 +219,10 @@ def refused_by_moderation(*words: str | None) -> bool:
     return refusal_of(*words) is not None
 
 
-def error_from_transport(error: httpx.RequestError | httpx.InvalidURL, *, origin: str) -> GatewayError:
-    """Turn httpx's exception into ours.
+def error_from_transport(error: Exception, *, origin: str) -> GatewayError:
+    """Turn httpx's exception, or another of its transport, into ours.
 
-    :param error: what httpx raised.
+    :param error: what was raised.
     :param origin: scheme, host and port that were asked, for the message (never the whole URL).
     """
     import httpx
@@ -228,6 +230,8 @@ def error_from_transport(error: httpx.RequestError | httpx.InvalidURL, *, origin
     what = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL):
         return InvalidRequestError(f"the request to {origin} cannot be sent: {what}")
+    if "CERTIFICATE_VERIFY_FAILED" in what:
+        return CertificateError(f"the certificate of {origin} is not trusted: {what}", maybe_sent=False)
     if isinstance(error, httpx.DecodingError):
         return UnreadableReplyError(f"the reply from {origin} cannot be decoded: {what}")
     if isinstance(error, httpx.TimeoutException):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_video_provider.gateway.errors import GatewayError, RateLimitError, TransportError
-from airflow_video_provider.gateway.watch import Done, TaskWatch
+from airflow_video_provider.gateway.watch import Done, TaskWatch, watch_for
 from airflow_video_provider.get_provider_info import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
 from airflow_video_provider.hooks.connection import (
     allowed_hosts_from_connection,
@@ -21,7 +21,7 @@ from airflow_video_provider.hooks.connection import (
     secrets_of,
     settings_from_connection,
 )
-from airflow_video_provider.hooks.shared import shared_gateway
+from airflow_video_provider.hooks.shared import HISTORY, shared_gateway
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -46,7 +46,8 @@ class VideoHook(BaseHook):
 
     :param video_conn_id: connection of type ``video_gateway``: host = base URL (scheme defaults to https;
         port and path prefix are honoured), password = API key, extra = ``dialect``, ``create_encoding``,
-        ``timeout`` (seconds), ``headers``, ``forwarded_host``, ``verify``, ``allowed_hosts``.
+        ``timeout`` (seconds), ``headers``, ``forwarded_host``, ``verify``, ``allowed_hosts``,
+        ``max_requests_per_second``.
     """
 
     conn_name_attr = "video_conn_id"
@@ -139,13 +140,24 @@ class VideoHook(BaseHook):
 
     async def asubmit(self, request: VideoRequest) -> VideoTask:
         """Send one create call from an event loop, once; see :meth:`submit`."""
-        async with shared_gateway(self.video_conn_id) as (gateway, _):
-            return await gateway.submit(request)
+        async with shared_gateway(self.video_conn_id) as shared:
+            with shared.client() as client:
+                return await client.submit(request)
 
     async def aget_task(self, video_id: str) -> VideoTask:
         """Ask once from an event loop how a task stands; see :meth:`get_task`."""
-        async with shared_gateway(self.video_conn_id) as (gateway, _):
-            return await gateway.get_task(video_id)
+        async with shared_gateway(self.video_conn_id) as shared:
+            with shared.client() as client:
+                return await client.get_task(video_id)
+
+    def watch(self, video_id: str, *, deadline: float | None = None, **more: Any) -> TaskWatch:
+        """Make the decisions of a wait for one task, as its gateway wants it; for :meth:`wait`.
+
+        :param deadline: seconds since the epoch at which to give up; None for never.
+        :param more: see :func:`~airflow_video_provider.gateway.watch.watch_for`.
+        """
+        expected = partial(HISTORY.expected, self.video_conn_id)
+        return watch_for(self.get_conn().settings, expected, video_id, deadline=deadline, **more)
 
     def ask(self, watch: TaskWatch) -> Done | float:
         """Ask once and let the watch decide.
@@ -158,6 +170,8 @@ class VideoHook(BaseHook):
             verdict = watch.on_error(error, now=time.time())
         else:
             verdict = watch.on_task(task, now=time.time())
+            if isinstance(verdict, Done) and watch.took is not None:
+                HISTORY.note(self.video_conn_id, watch.model or task.model, watch.took)
         if watch.news:
             self.log.info("video %s: %s", watch.video_id, watch.news)
         return verdict if isinstance(verdict, Done) else verdict.seconds

@@ -28,10 +28,10 @@ from airflow_video_provider.exceptions import (
     sentences,
 )
 from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, NotFoundError
-from airflow_video_provider.gateway.watch import Done, End, TaskWatch
+from airflow_video_provider.gateway.watch import Done, End
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.media.options import Check, DownloadOptions, IfExists, check_choice
-from airflow_video_provider.waiting import check_seconds, url_asks, video_id_of
+from airflow_video_provider.waiting import check_seconds, video_id_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -302,13 +302,7 @@ class VideoDownloadOperator(BaseOperator):
         return url
 
     def _finished(self, hook: VideoHook, video_id: str) -> VideoTask:
-        watch = TaskWatch(
-            video_id=video_id,
-            deadline=None,
-            unreachable_after=PATIENCE,
-            contact_made=False,
-            url_asks=url_asks(hook.get_conn().settings),
-        )
+        watch = hook.watch(video_id, unreachable_after=PATIENCE, contact_made=False)
         while not isinstance(verdict := hook.ask(watch), Done):
             if watch.task is not None and not watch.task.state.is_final:
                 raise VideoNotReady(

@@ -15,7 +15,7 @@ from airflow_video_provider.cancelling import Cancellation
 from airflow_video_provider.costs import report_end
 from airflow_video_provider.exceptions import VideoGatewayUnreachable, VideoSubmitFailed, sentences
 from airflow_video_provider.gateway.errors import GatewayError
-from airflow_video_provider.gateway.pace import PollSchedule
+from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, LOWEST_INTERVAL, ScheduleMode
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.ledger import (
@@ -34,7 +34,7 @@ from airflow_video_provider.paying import NotRemembered
 from airflow_video_provider.remembering import not_remembered, read, stored
 from airflow_video_provider.submitting import Submitter
 from airflow_video_provider.triggers.video import VideoTaskTrigger
-from airflow_video_provider.waiting import SAFETY_NET, check_seconds, first_poll_at, poll_every, url_asks
+from airflow_video_provider.waiting import SAFETY_NET, Waits, check_seconds
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -74,7 +74,12 @@ class VideoGenerateOperator(BaseOperator):
     :param video_conn_id: connection of type ``video_gateway``.
     :param wait_for_completion: False returns right after submitting.
     :param deferrable: wait in the triggerer. Default: Airflow's ``[operators] default_deferrable``.
-    :param poll_interval: seconds between queries, default 10; gateways' documents advise 5 to 30.
+    :param poll_interval: seconds, the lowest interval between two queries, default 5; gateways' documents
+        advise 5 to 30.
+    :param max_poll_interval: seconds, the longest, default 60.
+    :param schedule: ``adaptive``, the default, queries often when the video is likely to end (by its
+        progress, by earlier videos of the model, by the model's family) and seldom when it is not; ``fixed``
+        queries at the lowest interval.
     :param timeout: seconds from the submission after which to give up waiting, default 1800, all attempts
         together; a Clear begins a new wait. The gateway's task is left running.
     :param unreachable_after: seconds of failed queries in a row after which to give up, default 600.
@@ -124,7 +129,9 @@ class VideoGenerateOperator(BaseOperator):
         video_conn_id: str = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
         deferrable: bool | None = None,
-        poll_interval: timedelta | float = 10,
+        poll_interval: timedelta | float = LOWEST_INTERVAL,
+        max_poll_interval: timedelta | float = LONGEST_INTERVAL,
+        schedule: ScheduleMode = "adaptive",
         timeout: timedelta | float = 1800,
         unreachable_after: timedelta | float = UNREACHABLE_AFTER,
         max_generations: int = 2,
@@ -156,9 +163,13 @@ class VideoGenerateOperator(BaseOperator):
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self.poll_interval = check_seconds("poll_interval", poll_interval, least=1)
+        self.waits = Waits.of(
+            poll_interval=poll_interval,
+            max_poll_interval=max_poll_interval,
+            schedule=schedule,
+            unreachable_after=unreachable_after,
+        )
         self.timeout = check_seconds("timeout", timeout, least=1)
-        self.unreachable_after = check_seconds("unreachable_after", unreachable_after)
         self.policy = Policy(max_generations, on_clear, on_unknown_submission, retry_refused_output)
         self.cancel_on_kill = cancel_on_kill
         self.ledger_path = ledger_path
@@ -189,7 +200,7 @@ class VideoGenerateOperator(BaseOperator):
             done = self._look(hook, watch, task)
             self._cancellation = None
         if done is None:
-            self._defer(watch, submission)
+            self._defer(watch)
         return self._result(done, ledger, submission, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
@@ -246,14 +257,13 @@ class VideoGenerateOperator(BaseOperator):
     # -- the wait ------------------------------------------------------------------------------------------
 
     def _watch(self, hook: VideoHook, submission: Submission, *, contact_made: bool) -> TaskWatch:
-        settings = hook.get_conn().settings
-        return TaskWatch(
-            video_id=str(submission.video_id),
+        return hook.watch(
+            str(submission.video_id),
             deadline=(submission.waiting_since or submission.begun_at) + self.timeout,
-            schedule=PollSchedule(poll_every(settings, self.poll_interval)),
-            unreachable_after=self.unreachable_after,
+            started_at=submission.begun_at,
+            model=self.model,
             contact_made=contact_made,
-            url_asks=url_asks(settings),
+            **self.waits.of_watch(),
         )
 
     def _look(self, hook: VideoHook, watch: TaskWatch, task: VideoTask | None) -> Done | None:
@@ -266,18 +276,14 @@ class VideoGenerateOperator(BaseOperator):
             return verdict
         return None if self.deferrable else hook.wait(watch, delay=verdict.seconds)
 
-    def _defer(self, watch: TaskWatch, submission: Submission) -> NoReturn:
+    def _defer(self, watch: TaskWatch) -> NoReturn:
         left = max((watch.deadline or 0.0) - time.time(), 0.0)
         self.defer(
             trigger=VideoTaskTrigger(
                 video_conn_id=self.video_conn_id,
                 video_id=watch.video_id,
-                poll_interval=watch.schedule.interval,
-                deadline=watch.deadline,
-                first_poll_at=first_poll_at(watch.schedule.interval),
-                submitted_at=submission.begun_at,
-                unreachable_after=self.unreachable_after,
                 cancel_on_kill=self.cancel_on_kill,
+                **self.waits.of_trigger(watch),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=left) + SAFETY_NET,

@@ -20,18 +20,11 @@ from airflow.providers.common.compat.sdk import (
 from airflow_video_provider.costs import report_end
 from airflow_video_provider.exceptions import VideoGatewayUnreachable
 from airflow_video_provider.gateway.errors import GatewayError
-from airflow_video_provider.gateway.pace import PollSchedule
+from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, LOWEST_INTERVAL, ScheduleMode
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.triggers.video import VideoTaskTrigger
-from airflow_video_provider.waiting import (
-    SAFETY_NET,
-    check_seconds,
-    first_poll_at,
-    poll_every,
-    url_asks,
-    video_id_of,
-)
+from airflow_video_provider.waiting import SAFETY_NET, Waits, video_id_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -59,7 +52,12 @@ class VideoTaskSensor(BaseSensorOperator):
     :param video_conn_id: connection of type ``video_gateway`` (templated).
     :param deferrable: wait in the triggerer, without a worker slot. Default: Airflow's
         ``[operators] default_deferrable``.
-    :param poke_interval: seconds between queries, default 10; gateways' documents advise 5 to 30.
+    :param poke_interval: seconds, the lowest interval between two queries, default 5; gateways' documents
+        advise 5 to 30.
+    :param max_poll_interval: seconds, the longest, default 60.
+    :param schedule: ``adaptive``, the default, queries often when the video is likely to end (by its
+        progress, by earlier videos of the model, by the model's family) and seldom when it is not; ``fixed``
+        queries at the lowest interval.
     :param timeout: seconds, as on every sensor (default: ``[sensors] default_timeout``).
     :param unreachable_after: seconds of failed queries in a row after which to give up, default 600; until
         then a failing gateway is asked on. In ``reschedule`` mode only ``timeout`` bounds it.
@@ -80,17 +78,25 @@ class VideoTaskSensor(BaseSensorOperator):
         video_id: str | Mapping[str, Any] | XComArg,
         video_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool | None = None,
-        poke_interval: timedelta | float = 10,
+        poke_interval: timedelta | float = LOWEST_INTERVAL,
+        max_poll_interval: timedelta | float = LONGEST_INTERVAL,
+        schedule: ScheduleMode = "adaptive",
         unreachable_after: timedelta | float = UNREACHABLE_AFTER,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=check_seconds("poke_interval", poke_interval, least=1), **kwargs)
+        self.waits = Waits.of(
+            poll_interval=poke_interval,
+            max_poll_interval=max_poll_interval,
+            schedule=schedule,
+            unreachable_after=unreachable_after,
+            name="poke_interval",
+        )
+        super().__init__(poke_interval=self.waits.poll_interval, **kwargs)
         self.video_id = video_id
         self.video_conn_id = video_conn_id
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self.unreachable_after = check_seconds("unreachable_after", unreachable_after)
         self._watch: TaskWatch | None = None
 
     def execute(self, context: Context) -> Any:
@@ -124,12 +130,7 @@ class VideoTaskSensor(BaseSensorOperator):
     def _defer(self, watch: TaskWatch) -> NoReturn:
         self.defer(
             trigger=VideoTaskTrigger(
-                video_conn_id=self.video_conn_id,
-                video_id=watch.video_id,
-                poll_interval=watch.schedule.interval,
-                deadline=watch.deadline,
-                first_poll_at=first_poll_at(watch.schedule.interval),
-                unreachable_after=self.unreachable_after,
+                video_conn_id=self.video_conn_id, video_id=watch.video_id, **self.waits.of_trigger(watch)
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout) + SAFETY_NET,
@@ -144,27 +145,21 @@ class VideoTaskSensor(BaseSensorOperator):
         """Ask once."""
         with VideoHook(self.video_conn_id) as hook:
             if self._watch is None:
-                # The sensor's own timeout is the deadline here.
-                self._watch = self._new_watch(hook, deadline=None)
-                # Airflow sleeps for it after this: no less than the gateway asks for.
-                self.poke_interval = max(self.poke_interval, self._watch.schedule.interval)
+                # Of a wait that is rescheduled this process knows no beginning: Airflow keeps the timeout.
+                deadline = None if self.reschedule else time.time() + self.timeout
+                self._watch = self._new_watch(hook, deadline)
                 if self.reschedule:  # every poke is a process of its own: there is no "a few more times"
                     self._watch.url_asks, self._watch.gone_after = 0, 0.0
             verdict = hook.ask(self._watch)
         if isinstance(verdict, Done):
             return PokeReturnValue(is_done=True, xcom_value=self._result(verdict))
+        self.poke_interval = verdict  # Airflow sleeps for it after this
         return PokeReturnValue(is_done=False)
 
     def _new_watch(self, hook: VideoHook, deadline: float | None) -> TaskWatch:
         try:
-            settings = hook.get_conn().settings
-            return TaskWatch(
-                video_id=video_id_of(self.video_id),
-                deadline=deadline,
-                schedule=PollSchedule(poll_every(settings, self.poke_interval)),
-                unreachable_after=self.unreachable_after,
-                contact_made=False,
-                url_asks=url_asks(settings),
+            return hook.watch(
+                video_id_of(self.video_id), deadline=deadline, contact_made=False, **self.waits.of_watch()
             )
         except GatewayError as error:
             raise AirflowFailException(str(error)) from None

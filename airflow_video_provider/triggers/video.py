@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from math import inf
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, RateLimitError
-from airflow_video_provider.gateway.pace import PollSchedule
-from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
-from airflow_video_provider.hooks.shared import shared_gateway
-from airflow_video_provider.waiting import poll_every, url_asks, utc
+from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError
+from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, ScheduleMode
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End
+from airflow_video_provider.hooks.shared import shared_gateway, waiting_at
+from airflow_video_provider.waiting import utc
 
 __all__ = ["VideoTaskTrigger"]
 
@@ -32,12 +31,14 @@ class VideoTaskTrigger(BaseTrigger):
 
     :param video_conn_id: connection to ask through.
     :param video_id: the gateway's task.
-    :param poll_interval: seconds between queries.
+    :param poll_interval: seconds, the lowest interval between queries.
+    :param max_poll_interval: seconds, the longest.
+    :param schedule: ``adaptive`` or ``fixed``; see :class:`~airflow_video_provider.gateway.pace.Schedule`.
     :param deadline: seconds since the epoch; None waits for ever.
     :param first_poll_at: seconds since the epoch before which not to ask. Airflow can lose a task whose
         deferral lasts only a few seconds (LocalExecutor, seen on 2.11 and 3.3).
-    :param submitted_at: seconds since the epoch at which the task was submitted, where that is known; for
-        the log.
+    :param submitted_at: seconds since the epoch at which the task was submitted, where that is known.
+    :param model: that was asked for, where that is known: how long its videos take, the schedule learns.
     :param unreachable_after: seconds of failed queries in a row after which to give up.
     :param cancel_on_kill: cancel the video when a person marks the task as failed or success (Airflow 3.3+).
     """
@@ -48,9 +49,12 @@ class VideoTaskTrigger(BaseTrigger):
         video_conn_id: str,
         video_id: str,
         poll_interval: float,
+        max_poll_interval: float = LONGEST_INTERVAL,
+        schedule: ScheduleMode = "adaptive",
         deadline: float | None = None,
         first_poll_at: float = 0.0,
         submitted_at: float | None = None,
+        model: str | None = None,
         unreachable_after: float = UNREACHABLE_AFTER,
         cancel_on_kill: bool = False,
     ) -> None:
@@ -58,9 +62,12 @@ class VideoTaskTrigger(BaseTrigger):
         self.video_conn_id = video_conn_id
         self.video_id = video_id
         self.poll_interval = poll_interval
+        self.max_poll_interval = max_poll_interval
+        self.schedule = schedule
         self.deadline = deadline
         self.first_poll_at = first_poll_at
         self.submitted_at = submitted_at
+        self.model = model
         self.unreachable_after = unreachable_after
         self.cancel_on_kill = cancel_on_kill
 
@@ -72,9 +79,12 @@ class VideoTaskTrigger(BaseTrigger):
                 "video_conn_id": self.video_conn_id,
                 "video_id": self.video_id,
                 "poll_interval": self.poll_interval,
+                "max_poll_interval": self.max_poll_interval,
+                "schedule": self.schedule,
                 "deadline": self.deadline,
                 "first_poll_at": self.first_poll_at,
                 "submitted_at": self.submitted_at,
+                "model": self.model,
                 "unreachable_after": self.unreachable_after,
                 "cancel_on_kill": self.cancel_on_kill,
             },
@@ -109,8 +119,9 @@ class VideoTaskTrigger(BaseTrigger):
     async def _ended_from_outside(self) -> None:
         if self.cancel_on_kill and await self._task_is_over():
             try:
-                async with shared_gateway(self.video_conn_id) as (gateway, _):
-                    await gateway.cancel(self.video_id)
+                async with shared_gateway(self.video_conn_id) as shared:
+                    with shared.client() as client:
+                        await client.cancel(self.video_id)
             except (GatewayError, AirflowNotFoundException) as error:
                 self.log.warning("video %s could not be cancelled: %s", self.video_id, error)
             else:
@@ -157,29 +168,27 @@ class VideoTaskTrigger(BaseTrigger):
             f", submitted at {utc(self.submitted_at)}" if self.submitted_at else "",
             f", until {utc(self.deadline)}" if self.deadline else "",
         )
-        await asyncio.sleep(max(self.first_poll_at - time.time(), 0.0))
-        async with shared_gateway(self.video_conn_id) as (gateway, gate):
-            watch = TaskWatch(
-                video_id=self.video_id,
+        late = time.time() - self.first_poll_at
+        await asyncio.sleep(max(-late, 0.0))
+        async with shared_gateway(self.video_conn_id) as shared:
+            watch = shared.watch(
+                self.video_id,
                 deadline=self.deadline,
-                schedule=PollSchedule(poll_every(gateway.settings, self.poll_interval)),
+                interval=self.poll_interval,
+                max_interval=self.max_poll_interval,
+                mode=self.schedule,
                 unreachable_after=self.unreachable_after,
-                url_asks=url_asks(gateway.settings),
+                started_at=self.submitted_at,
+                model=self.model,
             )
-            while True:
-                # A long Retry-After must not hold the last question back past the deadline.
-                left = inf if self.deadline is None else max(self.deadline - time.time(), 0.0)
-                await asyncio.sleep(min(gate.wait(now=time.monotonic()), left))
-                try:
-                    task = await gateway.get_task(self.video_id)
-                except GatewayError as error:
-                    verdict = watch.on_error(error, now=time.time())
-                    if isinstance(error, RateLimitError):
-                        gate.close_for(error.retry_after or self.poll_interval, now=time.monotonic())
-                else:
-                    verdict = watch.on_task(task, now=time.time())
-                if watch.news:
-                    self.log.info("video %s: %s", self.video_id, watch.news)
-                if isinstance(verdict, Done):
-                    return verdict
-                await asyncio.sleep(verdict.seconds)
+            with waiting_at(shared, watch) as waiting:
+                if self.first_poll_at and late > self.poll_interval:
+                    # The triggerer was started anew, and all of its waits with it.
+                    await asyncio.sleep(watch.delay_after_restart(now=time.time()))
+                while True:
+                    verdict = await shared.ask(waiting)
+                    if watch.news:
+                        self.log.info("video %s: %s", self.video_id, watch.news)
+                    if isinstance(verdict, Done):
+                        return verdict
+                    await asyncio.sleep(verdict.seconds)

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +24,8 @@ import pytest
 from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
 
+from airflow_video_provider.gateway.pace import Gate
+from airflow_video_provider.gateway.turns import Turns
 from airflow_video_provider.operators.video import VideoGenerateOperator
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from scripts.services import S3Server, Sandbox
@@ -112,6 +114,21 @@ class Gateway:
         return reply.get("id") or reply["task_id"]
 
 
+IDLE = 0.05
+"""Real seconds after which a wait at a gate is believed to be all that goes on."""
+
+
+@dataclass
+class _Timer:
+    due: float
+    call: Callable[..., None]
+    args: tuple[object, ...]
+    over: bool = False
+
+    def cancel(self) -> None:
+        self.over = True
+
+
 class Clock:
     """The clocks of the package and of the gateway, moved together by whoever sleeps."""
 
@@ -149,12 +166,34 @@ class Clock:
             "paying",
             "submitting",
             "waiting",
+            "hooks.shared",
         )
         modules = [importlib.import_module(f"airflow_video_provider.{name}") for name in ours]
         modules += [sys.modules[BaseSensorOperator.__module__], importlib.import_module("tenacity.nap")]
         for module in modules:
             patch.setattr(module, "time", self)
         patch.setattr("airflow_video_provider.triggers.video.asyncio", SimpleNamespace(sleep=self.asleep))
+        patch.setattr("airflow_video_provider.hooks.shared.Turns", self.turns)
+
+    def turns(self, gate: Gate) -> Turns:
+        """Turns by this clock: whoever waits at a gate, and nobody else, moves it to the next timer."""
+        timers: list[_Timer] = []
+
+        def call_later(seconds: float, call: Callable[..., None], *args: object) -> _Timer:
+            timers.append(timer := _Timer(self.monotonic() + seconds, call, args))
+            asyncio.get_running_loop().call_later(IDLE, on)
+            return timer
+
+        def on() -> None:
+            timers[:] = [timer for timer in timers if not timer.over]
+            if timers:
+                first = min(timers, key=lambda timer: timer.due)
+                self.sleep(first.due - self.monotonic())
+                first.cancel()
+                first.call(*first.args)
+                asyncio.get_running_loop().call_later(IDLE, on)
+
+        return Turns(gate, now=self.monotonic, call_later=call_later)  # type: ignore[arg-type]
 
 
 @dataclass

@@ -486,7 +486,7 @@ class TestWhatIsSent:
 
         wait = {"wait_for_completion", "deferrable", "poll_interval", "timeout", "unreachable_after"}
         wait |= {"max_generations", "on_clear", "on_unknown_submission"}
-        wait |= {"retry_refused_output", "cancel_on_kill"}
+        wait |= {"retry_refused_output", "cancel_on_kill", "max_poll_interval", "schedule"}
         taken = set(inspect.signature(VideoGenerateOperator.__init__).parameters) - {"self", "kwargs"}
         assert set(VideoGenerateOperator.template_fields) == taken - wait
 
@@ -579,7 +579,7 @@ class TestBadArgumentsAreFoundWhileTheDagIsParsed:
 
     def test_times_may_be_timedeltas(self) -> None:
         operator = film(poll_interval=timedelta(seconds=30), timeout=timedelta(hours=1))
-        assert (operator.poll_interval, operator.timeout) == (30.0, 3600.0)
+        assert (operator.waits.poll_interval, operator.timeout) == (30.0, 3600.0)
 
 
 DAG = """
