@@ -38,7 +38,7 @@ FLOORS = (
         "exceptions",
     ),
     ("gateway", "media"),
-    ("http_common", "get_provider_info", "connection_fields"),
+    ("http_common", "reply_places", "get_provider_info", "connection_fields"),
 )
 """From the top down. A module imports from its own floor and those below; a new one gets its place here."""
 
