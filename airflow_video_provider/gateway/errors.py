@@ -36,7 +36,7 @@ from airflow_video_provider.gateway.error_tree import (
     TransportError,
     UnreadableReplyError,
 )
-from airflow_video_provider.gateway.missing import Missing, names_a_task, what_is_missing
+from airflow_video_provider.gateway.missing import Missing, is_missing_row, names_a_task, what_is_missing
 from airflow_video_provider.gateway.refusals import LONGEST, Refusal, is_bot_check, refusal_of
 from airflow_video_provider.http_common import parse_retry_after
 
@@ -62,7 +62,6 @@ __all__ = [
     "error_from_reply",
     "error_from_transport",
     "fit_to_store",
-    "refused_by_moderation",
     "wrapped_error",
 ]
 
@@ -175,8 +174,9 @@ class _Said:
             return QuotaError
         if self.refusal:
             return BotCheckError if is_bot_check(words) else ModerationError
-        # A 5xx is asked again whatever its words ("video service not found"), but for a code that says all.
+        # A 5xx is asked again whatever its words ("video service not found"), but for those that say all.
         no_task = names_a_task((self.code or "") if status >= 500 else words)
+        no_task = no_task or (status == 500 and is_missing_row(self.message))
         if no_task and status in {200, 400, 404, 410, 422, 500}:
             return NotFoundError
         if status in {400, 404} and _NO_MODEL.search(words):
@@ -203,20 +203,13 @@ def _error(said: _Said, status_code: int, headers: Mapping[str, str], now: datet
     if kind is NotFoundError:
         words = f"{said.code or ''} {said.message}"
         missing = what_is_missing(said.body, words, html=said.html, wrapped=said.wrapped)
-        return NotFoundError(message, missing=missing, **facts)
+        # Of a create a failing server proves nothing, whatever it cannot find.
+        return NotFoundError(message, missing=missing, maybe_accepted=said.status >= 500, **facts)
     if issubclass(kind, ModerationError):
         return kind(message, refusal=said.refusal or Refusal.INPUT, **facts)
     if kind is ServerError:
         facts["maybe_accepted"] = not NOT_CHARGED.search(said.words)
     return kind(message, **facts)
-
-
-def refused_by_moderation(*words: str | None) -> bool:
-    """Whether reason, code or status of a failed task speak of moderation, of the input or of the output.
-
-    :attr:`VideoTask.refusal <airflow_video_provider.gateway.task.VideoTask.refusal>` tells which.
-    """
-    return refusal_of(*words) is not None
 
 
 def error_from_transport(error: Exception, *, origin: str) -> GatewayError:
