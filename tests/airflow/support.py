@@ -160,7 +160,7 @@ class Clock:
             "triggers.video",
             "sensors.video",
             "operators.generate",
-            "operators.download",
+            "operators.fetching",
             "ledger.record",
             "ledger.variables",
             "paying",
