@@ -51,6 +51,13 @@ INPUT = [
     "提示词未通过风控",
     "文本包含不当内容",
     "risk control",
+    "AuditSubmitIllegal",
+    "TaskPromptPolicyViolation",
+    "PROHIBITED_CONTENT",
+    "1301",
+    "Trigger the content security policy of the platform",
+    "触发平台内容安全策略",
+    "提示词触发风控",
     "content filter",
     "Your prompt may contain sensitive words",
     "prompt is considered harmful",
@@ -77,6 +84,12 @@ OUTPUT = [
     "输出内容涉敏",
     "The generated audio was filtered",
     "output image violates our policies",
+    "CreationPolicyViolation",
+    "Generated image rejected by content moderation.",
+    "The generated video failed our moderation",
+    "Output blocked by content filtering policy",
+    "the audio track could not be generated due to safety filters",
+    "生成物触发风控",
 ]
 #: Each of these is worth a retry; taken for a refusal, none would be made.
 ORDINARY = [
@@ -146,6 +159,12 @@ ORDINARY = [
     "rejected by the scheduler",
     "insufficient balance",
     "",
+    "risk control system busy, try again later",
+    "the moderation system is busy",
+    "生成结果风控服务超时",
+    "the generated video is waiting; moderation queue: connection reset",
+    "audio muxer failed; safety margin exceeded",
+    "error 1301 while reading",
     "SUCCEED",
 ]
 SIDES = [(words, "input") for words in INPUT] + [(words, "output") for words in OUTPUT]
