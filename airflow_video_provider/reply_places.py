@@ -122,6 +122,15 @@ _LISTS_OF_URLS = (
     "result.videos.*.url", "generations.*.url", "response.videos.*.uri", "response.videos.*.gcsUri",
     "response.generateVideoResponse.generatedSamples.*.video.uri",
 )  # fmt: skip
+_MORE_LISTS_OF_URLS = (
+    "video_result.*.url", "response.resultUrls.*", "response.generatedVideos.*.video.uri",
+)  # fmt: skip
+
+
+def _firsts(lists: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(path.replace("*", "0") for path in lists)
+
+
 #: In order of preference. A new place goes to the end, so that what is read today reads the same tomorrow.
 URLS = (
     *nested(
@@ -132,10 +141,13 @@ URLS = (
     ),
     *only("data.videos.0.url", "data.output", "data.outputs.0", "result_urls.0"),
     *nested("assets.video", "content.url", "result.url", "file.download_url", "output_video.uri"),
-    *nested(*(path.replace("*", "0") for path in _LISTS_OF_URLS)),
+    *nested(*_firsts(_LISTS_OF_URLS)),
     *wrapped(
         "content.url", "content.video_url", "video_url", "url", "video.url", "task_result.videos.0.url"
     ),
+    *nested("result.sample", *_firsts(_MORE_LISTS_OF_URLS)),
 )  # fmt: skip
-SEVERAL_URLS = (*nested(*_LISTS_OF_URLS), *wrapped(*_LISTS_OF_URLS))
+SEVERAL_URLS = (
+    *nested(*_LISTS_OF_URLS), *wrapped(*_LISTS_OF_URLS), *nested(*_MORE_LISTS_OF_URLS)
+)  # fmt: skip
 """The lists of a task's videos; each item is one of them."""

@@ -79,10 +79,10 @@ _MORE_REASONS = (
     "errorMessage", "status_msg", "status_message", "reason", "msg", "error_description",
     "base_resp.status_msg",
     "errors.0.message", "response.raiMediaFilteredReasons.0", "raiMediaFilteredReasons.0",
-    "response.generateVideoResponse.raiMediaFilteredReasons.0",
+    "response.generateVideoResponse.raiMediaFilteredReasons.0", "failMsg",
 )  # fmt: skip
 _CODES = (
-    "failureCode", "failure_code", "err_code", "error_code", "errorCode", "base_resp.status_code",
+    "failureCode", "failure_code", "err_code", "error_code", "errorCode", "base_resp.status_code", "failCode",
 )  # fmt: skip
 
 FACTS: dict[str, tuple[Row, ...]] = {
