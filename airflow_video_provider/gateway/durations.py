@@ -63,12 +63,12 @@ class Expectation:
 #: Of a model that nothing is known of.
 UNKNOWN = Expectation(100.0, 0.8)
 #: The wire contract, section 5: what was seen of each family, a part of the model's name. The first that
-#: fits counts. The spreads are wider than what was seen, since gateways queue and retry.
+#: fits counts. The spreads are a little wider than what was seen, since gateways queue and retry.
 _FAMILIES: tuple[tuple[str, Expectation], ...] = (
-    ("veo3.1-fast", Expectation(110.0, 0.6)),
-    ("veo", Expectation(100.0, 0.4)),
-    ("sora", Expectation(200.0, 0.35)),
-    ("grok", Expectation(19.0, 0.35)),
+    ("veo3.1-fast", Expectation(100.0, 0.5)),
+    ("veo", Expectation(100.0, 0.3)),
+    ("sora", Expectation(210.0, 0.28)),
+    ("grok", Expectation(19.0, 0.3)),
 )
 
 
@@ -149,16 +149,19 @@ class Progress:
     """What the progress of one video says of its end.
 
     Extrapolated from the last *change*: a progress that sticks at 50 or at 99 says less the longer it
-    sticks, and one that runs backwards says nothing from then on.
+    sticks, one that has just said something else says less for a while, and one that runs backwards says
+    nothing from then on.
     """
 
-    __slots__ = ("_at", "_believed", "_changed_at", "_percent", "_seen_at")
+    __slots__ = ("_at", "_believed", "_changed_at", "_in_steps", "_moved", "_percent", "_seen_at")
 
     def __init__(self) -> None:
         self._percent: int = 0
         self._at: float = 0.0
         self._changed_at: float = 0.0
         self._seen_at: float = 0.0
+        self._moved: float = 0.0
+        self._in_steps = False
         self._believed = True
 
     def note(self, percent: int | None, age: float) -> None:
@@ -170,15 +173,27 @@ class Progress:
         if percent is not None and percent < self._percent:
             self._believed = False
         elif percent is not None and percent > self._percent:
-            # It changed somewhen between the two replies.
-            self._percent, self._at, self._changed_at = percent, (self._seen_at + age) / 2, age
+            before = self._median
+            # Where it goes in steps, it changed somewhen between the two replies; else just now.
+            self._at = (self._seen_at + age) / 2 if self._in_steps else age
+            self._percent, self._changed_at = percent, age
+            if before and self._median:
+                self._moved = max(abs(math.log(self._median / before)), self._moved / 2)
+        self._in_steps = percent is not None and age > self._changed_at > 0
         self._seen_at = age
+
+    @property
+    def _median(self) -> float:
+        """Seconds that the last change extrapolates to; 0 where it does not tell."""
+        if not self._believed or self._percent < _LEAST_PROGRESS:
+            return 0.0
+        return self._at / (min(self._percent, 99) / 100)
 
     def expected(self, age: float) -> Expectation | None:
         """When the video is likely to end; None where its progress does not tell."""
-        if not self._believed or self._percent < _LEAST_PROGRESS or self._at <= 0:
+        if self._median <= 0:
             return None
-        done = min(self._percent, 99) / 100
+        done = self._percent / 100
         stuck = max(age - self._changed_at, 0.0) / self._changed_at
         unsure = _FIRST_SPREAD * (1 - done) + _LAST_SPREAD
-        return Expectation(self._at / done, unsure + 0.5 * stuck * done)
+        return Expectation(self._median, unsure + 0.5 * stuck * done + self._moved)
