@@ -27,6 +27,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ def ended(conn_id: str, model: str | None, watch: TaskWatch) -> None:
         _send("timing", "generation_seconds", took, {"conn_id": tag(conn_id), "model": tag(model)})
 
 
-def tag(value: object) -> str:
+@lru_cache(maxsize=1024)
+def tag(value: str | None) -> str:
     """A value that every backend takes: models have names such as ``kling/v2,5``."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", str(value or "unknown"))[:100]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", value or "unknown")[:100]
 
 
 def _send(kind: str, name: str, value: Any, tags: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ place that one of them learns is known to the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -79,7 +79,7 @@ def at(body: object, place: Place) -> object:
             if not isinstance(body, list) or step >= len(body):
                 return None
             body = body[step]
-        elif isinstance(body, Mapping):
+        elif isinstance(body, dict):
             body = body.get(step)
         else:
             return None
@@ -111,7 +111,7 @@ def places_in(body: object, groups: Iterable[Group]) -> Iterator[tuple[object, P
     """The places of a body that may be there, each below its holder."""
     for common, below in groups:
         holder = at(body, common) if common else body
-        if isinstance(holder, Mapping):
+        if isinstance(holder, dict):
             yield from ((holder, place) for place in below)
 
 

@@ -126,7 +126,7 @@ def wrapped_error(body: object, *, headers: Mapping[str, str]) -> GatewayError |
 
     To be asked only of a body that is no task: a healthy task may carry an ``error`` key.
     """
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return None
     claimed = claimed_status(body)
     # A healthy task may have a type of its own ("create", "video"), and MiniMax says "success" with a 0.
@@ -135,7 +135,7 @@ def wrapped_error(body: object, *, headers: Mapping[str, str]) -> GatewayError |
     if claimed is None and not envelope.code and (not complaint or says_nothing(complaint)):
         return None
     said = _Said.of(body, "", html=False, status=claimed or 200, wrapped=True)
-    in_base_resp = isinstance(body.get("base_resp"), Mapping)
+    in_base_resp = isinstance(body.get("base_resp"), dict)
     return _error(said, 200 if in_base_resp else claimed or 200, headers, None)
 
 

@@ -58,7 +58,7 @@ def _spring(body: Mapping[str, Any]) -> bool:
 def _apim(body: Mapping[str, Any]) -> bool:
     error = body.get("error")
     return (
-        isinstance(error, Mapping)
+        isinstance(error, dict)
         and str(error.get("code")) == "404"
         and str(error.get("message")).strip(". ").lower() == "resource not found"
     )
@@ -101,7 +101,7 @@ def what_is_missing(body: object, words: str, *, html: bool, wrapped: bool = Fal
         return Missing.TASK
     if html or not words.strip():
         return Missing.ROUTE
-    if isinstance(body, Mapping) and any(fits(body) for _, fits in _FRAMEWORKS):
+    if isinstance(body, dict) and any(fits(body) for _, fits in _FRAMEWORKS):
         return Missing.ROUTE
     if wrapped:
         return Missing.TASK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
@@ -18,6 +19,7 @@ import httpx
 import pytest
 
 from airflow_video_provider.gateway import (
+    AsyncGateway,
     CertificateError,
     GatewayError,
     GatewaySettings,
@@ -465,6 +467,22 @@ class TestAQuery:
         assert isinstance(error, TransportError)
         assert (error.retryable, error.maybe_sent, error.maybe_accepted) == (True, True, False)
         assert ID not in str(error)
+
+    def test_that_is_answered_as_before_means_what_it_meant(self, peer: StartPeer) -> None:
+        ready = reply(200, {"id": ID, "status": "completed", "video_url": "https://cdn.example/v.mp4"})
+        server = peer(PENDING, PENDING, ready, PENDING, reply(502, b"{}"), ready)
+
+        async def answers() -> list[object]:
+            async with AsyncGateway(server.url, KEY) as gateway:
+                query, seen = gateway.prepare(ID), []
+                for _ in range(6):
+                    try:
+                        seen.append((await gateway.query(query)).state)
+                    except GatewayError as error:
+                        seen.append(error.kind)
+                return seen
+
+        assert asyncio.run(answers()) == ["queued", "queued", "succeeded", "queued", "server", "succeeded"]
 
     def test_after_a_failure_works_again(self, connect: Connect, peer: StartPeer) -> None:
         dropped = [b"", b""] if connect.repeats else [b""]
