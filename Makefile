@@ -13,6 +13,7 @@ ENV_3 := $(VENVS)/airflow-3.3
 ENV_31 := $(VENVS)/airflow-3.1
 ENV_2 := $(VENVS)/airflow-2.11
 ENV_LITELLM := $(VENVS)/litellm
+ENV_BENCHMARK := $(VENVS)/benchmark
 PY_3 := $(ENV_3)/bin/python
 PY_31 := $(ENV_31)/bin/python
 PY_2 := $(ENV_2)/bin/python
@@ -28,7 +29,7 @@ CRASHES := tests/airflow/test_crash_points.py
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
-.PHONY: help demo demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways servers nginx envs constraints clean
+.PHONY: help demo demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways benchmark-env benchmark-waiting servers nginx envs constraints clean
 .DEFAULT_GOAL := help
 # Two Airflows at once on two cores would only make both of them slow.
 .NOTPARALLEL:
@@ -64,6 +65,11 @@ test-2.11: $(ENV_2)/.stamp ## tests on Airflow 2.11
 test-gateways: $(ENV_3)/.stamp $(ENV_LITELLM)/.stamp nginx ## programs of others: a LiteLLM proxy, the openai client, FastAPI, Node, nginx
 	GATEWAYS_PYTHON=$(ENV_LITELLM)/bin/python $(PY_3) -m pytest tests/gateways
 	$(PY_3) -m pytest -p scripts.no_airflow tests/unit/gateway/test_real_servers.py
+
+benchmark-env: $(ENV_BENCHMARK)/.stamp ## the environment of benchmarks/: Airflow 3.3 with the peers, and matplotlib
+
+benchmark-waiting: $(ENV_BENCHMARK)/.stamp $(ENV_2)/.stamp ## what a wait costs, beside its peers, into docs/waiting.md (half an hour, best on a quiet machine)
+	$(ENV_BENCHMARK)/bin/python -m benchmarks.waiting --results docs/waiting.json --docs docs/waiting.md
 
 lint: $(ENV_3)/.stamp ## ruff and mypy --strict
 	$(ENV_3)/bin/ruff check $(CODE)
@@ -114,6 +120,9 @@ $(ENV_31)/.stamp: constraints/airflow-$(AIRFLOW_31).txt pyproject.toml | $(UV)
 $(ENV_2)/.stamp: constraints/airflow-$(AIRFLOW_2).txt pyproject.toml | $(UV)
 	$(call build,test,$(AIRFLOW_2))
 
+$(ENV_BENCHMARK)/.stamp: constraints/airflow-$(AIRFLOW_3).txt pyproject.toml | $(UV)
+	$(call build,benchmark,$(AIRFLOW_3))
+
 # Not Airflow's pins, and not our package: programs to talk to.
 $(ENV_LITELLM)/.stamp: constraints/litellm.txt | $(UV)
 	$(UV) venv --quiet --clear --python $(VENVS)/uv/bin/python $(@D)
@@ -122,13 +131,14 @@ $(ENV_LITELLM)/.stamp: constraints/litellm.txt | $(UV)
 
 define compile
 	echo apache-airflow==$(2) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
-		--no-header --no-annotate $(foreach extra,s3 media sandbox fast,--extra $(extra)) --group $(1) \
+		--no-header --no-annotate $(foreach extra,s3 media sandbox fast,--extra $(extra)) \
+		$(foreach group,$(1),--group $(group)) \
 		--output-file constraints/airflow-$(2).txt pyproject.toml -
 endef
 
 constraints: | $(UV) ## ask the registry for today's versions and pin them
 	@mkdir -p constraints
-	$(call compile,dev,$(AIRFLOW_3))
+	$(call compile,dev benchmark,$(AIRFLOW_3))
 	$(call compile,test,$(AIRFLOW_31))
 	$(call compile,test,$(AIRFLOW_2))
 	printf 'litellm[proxy]\nopenai\n' | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
