@@ -38,15 +38,15 @@ class Schedule:
     :param max_interval: seconds, the longest, also for queries that fail again and again; at least
         *interval*.
     :param mode: ``adaptive`` or ``fixed``.
-    :param jitter: share of the wait that is added at random, so that tasks submitted together do not ask
-        together for ever.
+    :param jitter: share of the wait that is added at random, so that triggerers that began together do not
+        ask together for ever; the waits of one are spread by the gate.
     :param uniform: a number from the first to the second argument, at random.
     """
 
     interval: float = LOWEST_INTERVAL
     max_interval: float = LONGEST_INTERVAL
     mode: ScheduleMode = "adaptive"
-    jitter: float = 0.1
+    jitter: float = 0.02
     uniform: Callable[[float, float], float] = field(default=random.uniform, repr=False, compare=False)
 
     @property
