@@ -31,16 +31,11 @@ class Query:
             self.turns.gate.answered(0.01, now=now())
 
 
-async def settled() -> None:
-    """Until what can go on has gone on, also what is spread over some milliseconds."""
-    await asyncio.sleep(0.3)
-
-
 def test_no_more_are_in_flight_than_the_gate_allows_and_they_go_in_their_order() -> None:
     async def scenario() -> None:
         turns = Turns(Gate())
         queries = [Query(turns) for _ in range(FEWEST_CONNECTIONS + 3)]
-        await settled()
+        await queries[FEWEST_CONNECTIONS - 1].out.wait()
         assert [query.out.is_set() for query in queries] == [True] * FEWEST_CONNECTIONS + [False] * 3
         for place in range(3):
             queries[place].end.set()
