@@ -159,6 +159,11 @@ class TaskWatch:
     _last_running: float | None = field(default=None, init=False)
     _progress: Progress = field(default_factory=Progress, init=False)
 
+    @property
+    def failures(self) -> int:
+        """How many queries in a row have failed up to now."""
+        return self._failures
+
     def on_task(self, task: VideoTask, *, now: float) -> Verdict:
         """Decide after a reply. The status comes before the deadline: a finished task is never timed out."""
         recovered = self._failures
