@@ -6,7 +6,7 @@ import ast
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -108,11 +108,7 @@ def video_id_of(video: object) -> str:
     :raises InvalidRequestError: there is no id in it.
     """
     if isinstance(video, str) and video.lstrip().startswith("{"):
-        text = video
-        for read in (json.loads, ast.literal_eval):
-            with contextlib.suppress(ValueError, SyntaxError):
-                video = read(text)
-                break
+        video = _read(video)
     if isinstance(video, Mapping):
         video = video.get("video_id")
     if not isinstance(video, str) or not video.strip() or video.strip() == "None":
@@ -121,3 +117,34 @@ def video_id_of(video: object) -> str:
             "submitted it"
         )
     return video.strip()
+
+
+def video_ids_of(videos: object) -> list[str]:
+    """The gateway's ids, in order, from what users pass: a list of what :func:`video_id_of` takes, or such a
+    list as text.
+
+    The XCom list of a task, and the XComs of a mapped one, are such lists.
+
+    :raises InvalidRequestError: it is no list, or an entry holds no id.
+    """
+    read = _read(videos) if isinstance(videos, str) else videos
+    if isinstance(read, str | bytes | Mapping) or not isinstance(read, Iterable):
+        raise InvalidRequestError(
+            f"video_ids: {videos!r} is no list; give the gateway's task ids, or the XComs of the tasks that "
+            "submitted them (a template of a mapped task's needs `| list`)"
+        )
+    ids = []
+    for place, video in enumerate(read):
+        try:
+            ids.append(video_id_of(video))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"video_ids, entry {place}: {error}") from None
+    return ids
+
+
+def _read(text: str) -> Any:
+    """What a text holds as JSON or as Python writes it; the text itself where that is nothing."""
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return read(text)
+    return text

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from airflow_video_provider.gateway.watch import Done, End
 
-__all__ = ["FailIf", "Failure", "ListEnd", "counted"]
+__all__ = ["FailIf", "Failure", "ListEnd", "counted", "left"]
 
 FailIf = Literal["any", "first", "all"]
 """When the wait for a list fails: at its end if ``any`` video did not succeed, at the ``first`` that does
@@ -19,9 +19,9 @@ not, or only if ``all`` did not."""
 _FROM_FINAL_TO_CURABLE = (End.FAILED, End.REFUSED, End.GONE, End.TIMED_OUT, End.UNREACHABLE)
 #: How many videos a message tells of one by one: the log and the XCom have all of them.
 TOLD = 5
-LONGEST_REASON = 160
-#: A video that was not waited for any longer, because another one failed first.
-LEFT = "no longer waited for"
+#: Characters of the first reason, which ends with what to do, and of each of the others.
+LONGEST_FIRST = 500
+LONGEST_OTHER = 120
 
 
 class Failure(NamedTuple):
@@ -35,78 +35,81 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class ListEnd:
-    """How the waits for a list of videos ended, in the order of the list. As JSON it is a trigger's event.
+    """How the waits for a list of videos ended. As JSON it is a trigger's event.
 
-    :param ends: one for each video; None for one that was not waited for any longer, because another failed
-        first (``fail_if="first"``).
-    :param broke_off: why there are no ends at all: the connection or the list could not be read.
+    :param ends: one for each video, in the order of the list.
+    :param broke_off: why the wait was given up for all: the connection or the list could not be read.
     """
 
-    ends: tuple[Done | None, ...]
+    ends: tuple[Done, ...]
     broke_off: str | None = None
 
     def as_event(self) -> dict[str, Any]:
-        """Plain JSON without empty fields: thousands of them are stored in one row of the database."""
-        event: dict[str, Any] = {"ends": [end and _packed(end) for end in self.ends]}
+        """Plain JSON without empty fields: thousands of ends are stored in one row of the database."""
+        event: dict[str, Any] = {"ends": [_packed(done) for done in self.ends]}
         return event if self.broke_off is None else {**event, "broke_off": self.broke_off}
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> ListEnd:
         """The counterpart of :meth:`as_event`."""
-        return cls(tuple(end and _unpacked(end) for end in event["ends"]), event.get("broke_off"))
+        return cls(tuple(map(_unpacked, event["ends"])), event.get("broke_off"))
 
     def failure(self, fail_if: FailIf) -> Failure | None:
         """Why the task is to fail, None where it is to succeed.
 
         With ``any`` and ``first`` the end that no retry cures decides, with ``all`` the one that a retry may
-        cure: it takes one video that succeeds to make the task succeed.
+        cure: one video that succeeds is enough for the task to succeed.
 
         :param fail_if: when it is to fail at all.
         """
         if self.broke_off is not None:
             return Failure(End.UNREACHABLE, self.broke_off)
-        bad = [done for done in self.ends if done is not None and done.end is not End.SUCCEEDED]
+        bad = [done for done in self.ends if done.end in _FROM_FINAL_TO_CURABLE]
         if not bad or (fail_if == "all" and len(bad) < len(self.ends)):
             return None
-        order = _FROM_FINAL_TO_CURABLE if fail_if != "all" else tuple(reversed(_FROM_FINAL_TO_CURABLE))
-        end = min((done.end for done in bad), key=order.index)
+        order = _FROM_FINAL_TO_CURABLE if fail_if != "all" else _FROM_FINAL_TO_CURABLE[::-1]
         bad.sort(key=lambda done: order.index(done.end))
-        return Failure(end, f"{self.summary()}. {_told(bad)}")
+        return Failure(bad[0].end, f"{self.summary()}. {_told(bad)}")
 
     def summary(self) -> str:
         """How many ended how: ``3 videos: 2 succeeded, 1 failed``."""
-        return counted(Counter(LEFT if done is None else str(done.end) for done in self.ends))
+        return counted(Counter(str(done.end) for done in self.ends))
 
     def results(self) -> list[dict[str, Any]]:
         """The tasks as plain JSON, in order, as the XCom has them.
 
-        Each has all fields of a :class:`~airflow_video_provider.gateway.task.VideoTask` that was seen (else
-        the ``video_id`` alone), ``end`` (None where it was not waited for any longer) and ``message``.
+        Each has the fields of the :class:`~airflow_video_provider.gateway.task.VideoTask` (the ``video_id``
+        alone, where it was never seen), ``end`` and ``message``.
         """
         return [
-            {"end": None} if done is None else {
-                **(done.task or {"video_id": done.video_id}), "end": str(done.end), "message": done.message
-            }
+            {**(done.task or {"video_id": done.video_id}), "end": str(done.end), "message": done.message}
             for done in self.ends
-        ]  # fmt: skip
+        ]
+
+
+def left(video_id: str) -> Done:
+    """The end of a wait that was given up for another video's sake."""
+    return Done(End.LEFT, video_id, f"video {video_id} was no longer waited for; it was left as it is")
 
 
 def counted(counts: Mapping[str, int]) -> str:
     """Counts by state as a person reads them, the largest first."""
-    there = sorted(((number, name) for name, number in counts.items() if number), reverse=True)
-    total = sum(number for number, _ in there)
-    return f"{total} video{'' if total == 1 else 's'}" + (
-        ": " + ", ".join(f"{number} {name}" for number, name in there) if there else ""
-    )
+    there = sorted(((-number, name) for name, number in counts.items() if number))
+    total = -sum(number for number, _ in there)
+    parts = ", ".join(f"{-number} {name}" for number, name in there)
+    return f"{total} video{'' if total == 1 else 's'}" + (f": {parts}" if parts else "")
 
 
 def _told(bad: Sequence[Done]) -> str:
-    told = "; ".join(_shortened(done.message) for done in bad[:TOLD])
-    return told if len(bad) <= TOLD else f"{told}; and {len(bad) - TOLD} more, each with a line in the log"
+    told = [_shortened(bad[0].message, LONGEST_FIRST)]
+    told += [_shortened(done.message, LONGEST_OTHER) for done in bad[1:TOLD]]
+    if len(bad) > TOLD:
+        told.append(f"and {len(bad) - TOLD} more, each with a line in the log")
+    return "; ".join(told)
 
 
-def _shortened(message: str) -> str:
-    return message if len(message) <= LONGEST_REASON else f"{message[: LONGEST_REASON - 1]}…"
+def _shortened(message: str, longest: int) -> str:
+    return message if len(message) <= longest else f"{message[: longest - 1]}…"
 
 
 def _packed(done: Done) -> dict[str, Any]:
@@ -121,7 +124,7 @@ def _unpacked(event: Mapping[str, Any]) -> Done:
 
     task = event.get("task")
     if task is not None:
-        task = {name: task.get(name) for name in VideoTask.model_fields if name != "raw"}
+        task = {**dict.fromkeys(name for name in VideoTask.model_fields if name != "raw"), **task}
     return Done.from_event({**event, "task": task})
 
 

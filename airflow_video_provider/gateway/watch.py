@@ -68,6 +68,8 @@ class End(StrEnum):
     """The deadline passed; the task was left running."""
     UNREACHABLE = "unreachable"
     """Nothing but failures for too long; the task was left running."""
+    LEFT = "left"
+    """Another video of the list failed, and this one was no longer waited for; it was left running."""
 
 
 @dataclass(frozen=True)
@@ -358,12 +360,12 @@ def watch_for(
     :param more: further arguments of :class:`TaskWatch`.
     """
     dialect = settings.spoken
+    more.setdefault("url_asks", URL_ASKS if dialect.url_in_reply else 0)
     return TaskWatch(
         video_id=video_id,
         deadline=deadline,
         schedule=Schedule(max(interval, dialect.poll_floor), max_interval, mode),
         expected=expected,
-        url_asks=URL_ASKS if dialect.url_in_reply else 0,
         **more,
     )
 

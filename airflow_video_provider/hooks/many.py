@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_video_provider.gateway.ends import FailIf, ListEnd, counted
+from airflow_video_provider.gateway.ends import FailIf, ListEnd, counted, left
 from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.gateway.watch import Done, End, TaskWatch, Verdict
 from airflow_video_provider.hooks.shared import SharedGateway, shared_gateway, waiting_at
@@ -112,7 +112,7 @@ class ListWait:
         self._ends: dict[str, Done] = {}
 
     @property
-    def left(self) -> list[str]:
+    def running(self) -> list[str]:
         """The ids of the videos that have not ended."""
         return [video_id for video_id in self._distinct if video_id not in self._ends]
 
@@ -123,13 +123,12 @@ class ListWait:
         """
         return await self._unless_it_breaks_off(self._wait_for_all(fail_if))
 
-    async def once(self) -> tuple[ListEnd, float]:
-        """Query each once, and log the counts by state.
+    async def once(self) -> tuple[ListEnd, float | None]:
+        """Query each once, and log the counts by state; those that go on count as left.
 
-        :returns: the ends, with None for a video that goes on, and the seconds until the last of those is
-            due.
+        :returns: the ends, and the seconds until the last of those that go on is due; None where none does.
         """
-        due = [0.0]
+        due: list[float] = []
         tally = _Tally(len(self._distinct), self._log)
 
         async def ask(shared: SharedGateway, watch: TaskWatch) -> None:
@@ -147,7 +146,7 @@ class ListWait:
                     group.create_task(ask(shared, watch))
             tally.tell()
 
-        return await self._unless_it_breaks_off(ask_all()), max(due)
+        return await self._unless_it_breaks_off(ask_all()), max(due, default=None)
 
     async def _unless_it_breaks_off(self, work: Coroutine[Any, Any, None]) -> ListEnd:
         broke_off = None
@@ -159,7 +158,8 @@ class ListWait:
                 f"the wait for {len(self._distinct)} videos broke off, the connection cannot be used: "
                 f"{error}. They were left running at the gateway"
             )
-        return ListEnd(tuple(self._ends.get(video.video_id) for video in self.videos), broke_off)
+        ends = (self._ends.get(video.video_id) or left(video.video_id) for video in self.videos)
+        return ListEnd(tuple(ends), broke_off)
 
     async def _wait_for_all(self, fail_if: FailIf) -> None:
         tally = _Tally(len(self._distinct), self._log)

@@ -8,22 +8,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
-from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError
+from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, ScheduleMode
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End
 from airflow_video_provider.hooks.shared import shared_gateway, waiting_at
+from airflow_video_provider.triggers.kills import KillableTrigger
 from airflow_video_provider.waiting import utc
 
 __all__ = ["VideoTaskTrigger"]
 
-#: The event loop keeps no strong reference to a task.
-_at_work: set[asyncio.Task[None]] = set()
-_OVER = frozenset({"failed", "success", "skipped"})
 
-
-class VideoTaskTrigger(BaseTrigger):
+class VideoTaskTrigger(KillableTrigger):
     """Ask until the task ends or the deadline passes, and yield exactly one event.
 
     It never submits and never downloads. All arguments are plain JSON and absolute, so a restarted triggerer
@@ -104,62 +101,10 @@ class VideoTaskTrigger(BaseTrigger):
             )
         yield TriggerEvent(done.as_event())
 
-    async def on_kill(self) -> None:
-        """Cancel the video where that was asked for and the task is over; else say what goes on.
-
-        Airflow calls it from 3.3 on, and after a Clear, too, when the next attempt may wait for the same
-        video already. It also cancels this call about a second later (seen with 3.3.2), so what takes longer
-        is a task of its own, which is not cancelled.
-        """
-        work = asyncio.create_task(self._ended_from_outside())
-        _at_work.add(work)
-        work.add_done_callback(_at_work.discard)
-        await asyncio.shield(work)
-
-    async def _ended_from_outside(self) -> None:
-        if self.cancel_on_kill and await self._task_is_over():
-            try:
-                async with shared_gateway(self.video_conn_id) as shared:
-                    with shared.client() as client:
-                        await client.cancel(self.video_id)
-            except (GatewayError, AirflowNotFoundException) as error:
-                self.log.warning("video %s could not be cancelled: %s", self.video_id, error)
-            else:
-                self.log.warning(
-                    "video %s was cancelled at the gateway, as cancel_on_kill says; what it cost so far is "
-                    "the gateway's affair",
-                    self.video_id,
-                )
-                return
-        self.log.warning(
-            "the wait was ended from outside; video %s runs on at the gateway, and costs what it costs. The "
-            "next attempt queries it again and pays nothing",
-            self.video_id,
-        )
-
-    async def _task_is_over(self) -> bool:
-        """Whether the task instance is in a state in which no attempt waits or will by itself.
-
-        A task that was cleared is in none of them from then on. What cannot be found out is not over.
-        """
-        ti: Any = self.task_instance
-        try:
-            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-            # In a thread: this call blocks until the triggerer's parent process has answered.
-            states = await asyncio.to_thread(
-                RuntimeTaskInstance.get_task_states,
-                dag_id=ti.dag_id,
-                task_ids=[ti.task_id],
-                run_ids=[ti.run_id],
-                map_index=ti.map_index,
-            )
-            key = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-            state = states[ti.run_id][key]
-        except Exception as error:  # whatever Airflow raises, and a trigger that belongs to no task instance
-            self.log.warning("the state of the task cannot be read: %r", error)
-            return False
-        return str(getattr(state, "value", state)) in _OVER
+    @property
+    def running(self) -> list[str]:
+        """The video that it waits for."""
+        return [self.video_id]
 
     async def _wait(self) -> Done:
         self.log.info(

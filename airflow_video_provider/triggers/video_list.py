@@ -7,12 +7,13 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from airflow_video_provider.gateway.ends import FailIf, ListEnd
 from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, ScheduleMode
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER
 from airflow_video_provider.hooks.many import Awaited, ListWait
+from airflow_video_provider.triggers.kills import KillableTrigger
 from airflow_video_provider.waiting import utc
 
 __all__ = ["VideoTaskListTrigger"]
@@ -27,7 +28,7 @@ class _ListEvent(TriggerEvent):
     __str__ = __repr__
 
 
-class VideoTaskListTrigger(BaseTrigger):
+class VideoTaskListTrigger(KillableTrigger):
     """Query a list of tasks until each has ended or the deadline passes, and yield exactly one event.
 
     The ids are not in the trigger's row but in an XCom, which whoever defers has pushed before: thousands of
@@ -103,6 +104,11 @@ class VideoTaskListTrigger(BaseTrigger):
                 "cancel_on_kill": self.cancel_on_kill,
             },
         )
+
+    @property
+    def running(self) -> list[str]:
+        """The videos that it waits for, once it has read which these are."""
+        return self._waits.running if self._waits is not None else []
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for all, then yield the one event."""

@@ -135,6 +135,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
     from airflow_video_provider.sensors.video import VideoTaskSensor
     from airflow_video_provider.triggers.video import VideoTaskTrigger
+    from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
 
     lines: list[str] = []
 
@@ -144,6 +145,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     logger = logging.Logger("tests", logging.DEBUG)
     logger.addHandler(Keep())
-    for kind in (VideoHook, VideoTaskTrigger, VideoGenerateOperator, VideoDownloadOperator, VideoTaskSensor):
+    operators = (VideoGenerateOperator, VideoDownloadOperator, VideoTaskSensor)
+    for kind in (VideoHook, VideoTaskTrigger, VideoTaskListTrigger, *operators):
         monkeypatch.setattr(kind, "log", logger)
     return lines
