@@ -31,10 +31,10 @@ def why_not_from_trigger(sensor: BaseSensorOperator, video_id: object) -> str | 
         return "Airflow renders a trigger's templates from 3.3 on"
     if video_id is None:
         return "a list of videos goes to its trigger through an XCom, which a worker writes"
-    if _template(video_id) is None:
-        return "what .map(), .zip() and the like make of an XCom has no template"
     if _is_mapped(sensor):
         return "Airflow does not do it for mapped tasks"
+    if _template(video_id) is None:
+        return "what .map(), .zip() and the like make of an XCom has no template"
     return None
 
 
