@@ -47,7 +47,13 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Video gateway", "python-modules": ["airflow_video_provider.hooks.video"]}
         ],
         "triggers": [
-            {"integration-name": "Video gateway", "python-modules": ["airflow_video_provider.triggers.video"]}
+            {
+                "integration-name": "Video gateway",
+                "python-modules": [
+                    "airflow_video_provider.triggers.video",
+                    "airflow_video_provider.triggers.video_list",
+                ],
+            }
         ],
         "connection-types": [
             {

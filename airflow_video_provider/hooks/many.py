@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ __all__ = ["Awaited", "ListWait"]
 
 #: Seconds between two summaries in the log; there is none while nothing changes.
 SUMMARY_INTERVAL = 30.0
+#: Waits that are begun before the event loop's other work gets its turn.
+BEGUN_TOGETHER = 100
 NOT_SEEN = "not seen yet"
 FAILING = "whose queries fail"
 
@@ -44,7 +46,9 @@ class Awaited:
     @classmethod
     def of(cls, value: str | Mapping[str, Any]) -> Awaited:
         """From an entry of the XCom that a list trigger reads: an id, or a mapping of these fields."""
-        return cls(value) if isinstance(value, str) else cls(**value)
+        if isinstance(value, str):
+            return cls(value)
+        return cls(value["video_id"], value.get("submitted_at"), value.get("model"))
 
 
 class _Enough(Exception):
@@ -142,7 +146,7 @@ class ListWait:
 
         async def ask_all() -> None:
             async with shared_gateway(self.video_conn_id) as shared, asyncio.TaskGroup() as group:
-                for watch in self._watches(shared):
+                async for watch in self._watches(shared):
                     group.create_task(ask(shared, watch))
             tally.tell()
 
@@ -158,6 +162,9 @@ class ListWait:
                 f"the wait for {len(self._distinct)} videos broke off, the connection cannot be used: "
                 f"{error}. They were left running at the gateway"
             )
+        except BaseExceptionGroup as group:
+            # What ends a task (execution_timeout) is raised into whatever runs, and looked for by its type.
+            raise (group.split(Exception)[1] or group).exceptions[0] from group
         ends = (self._ends.get(video.video_id) or left(video.video_id) for video in self.videos)
         return ListEnd(tuple(ends), broke_off)
 
@@ -168,7 +175,7 @@ class ListWait:
                 telling = asyncio.create_task(tally.tell_now_and_then())
                 try:
                     async with asyncio.TaskGroup() as group:
-                        for watch in self._watches(shared):
+                        async for watch in self._watches(shared):
                             group.create_task(self._wait_for(shared, watch, tally, fail_if))
                 finally:
                     telling.cancel()
@@ -194,8 +201,10 @@ class ListWait:
         self._ends[done.video_id] = done
         self._log.info("%s", done.message)
 
-    def _watches(self, shared: SharedGateway) -> Iterator[TaskWatch]:
-        for video in self._distinct.values():
+    async def _watches(self, shared: SharedGateway) -> AsyncIterator[TaskWatch]:
+        for number, video in enumerate(self._distinct.values(), 1):
+            if number % BEGUN_TOGETHER == 0:
+                await asyncio.sleep(0)
             known = {"started_at": video.submitted_at, "model": video.model}
             told = {name: value for name, value in known.items() if value is not None}
             yield shared.watch(video.video_id, **{**self._of_watch, **told})

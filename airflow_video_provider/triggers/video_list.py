@@ -113,7 +113,9 @@ class VideoTaskListTrigger(KillableTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for all, then yield the one event."""
         await asyncio.sleep(max(self.first_poll_at - time.time(), 0.0))
-        yield _ListEvent(payload=(await self._wait()).as_event())
+        end = await self._wait()
+        # In a thread: thousands of results would hold up the other triggers.
+        yield _ListEvent(payload=await asyncio.to_thread(end.as_event))
 
     async def _wait(self) -> ListEnd:
         entries = await self._entries()

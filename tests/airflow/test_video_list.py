@@ -428,12 +428,32 @@ class TestTheSensor:
 
     @WAYS
     def test_a_wrong_host_is_told_within_seconds(
-        self, ti: TaskInstance, connect: Callable[..., str], way: dict[str, Any]
+        self,
+        ti: TaskInstance,
+        connect: Callable[..., str],
+        way: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr("airflow_video_provider.gateway.watch.NO_FIRST_CONTACT_AFTER", 1.0)
         connect(host="http://gateway.invalid")
         error = refused(ti, ["a", "b"], **way)
         assert isinstance(error, VideoGatewayUnreachable)
         assert "gateway.invalid" in str(error)
+
+    def test_airflows_own_timeout_comes_through_as_it_is(
+        self, gateway: Gateway, ti: TaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow raises it into whatever line runs when ``execution_timeout`` is over."""
+
+        class Timeout(BaseException):
+            pass
+
+        async def ask(*_: Any) -> Any:
+            raise Timeout
+
+        monkeypatch.setattr(many.SharedGateway, "ask", ask)
+        with pytest.raises(Timeout):
+            wait(ti, finished(gateway, "a fox", "a heron"), **POKE)
 
     def test_a_list_that_was_deleted_may_be_retried(
         self, gateway: Gateway, ti: TaskInstance, monkeypatch: pytest.MonkeyPatch
