@@ -66,7 +66,14 @@ def trigger_for(connection: str, ti: TaskInstance) -> Callable[..., VideoTaskLis
     def make(videos: list[Any] | None, **changes: Any) -> VideoTaskListTrigger:
         ti.xcoms["video_ids"] = videos
         return VideoTaskListTrigger(
-            **{"video_conn_id": connection, "video_ids": REFERENCE, "poll_interval": 0.05, **changes}
+            **{
+                "video_conn_id": connection,
+                "video_ids": REFERENCE,
+                "poll_interval": 0.05,
+                "max_poll_interval": 0.2,
+                "schedule": "fixed",
+                **changes,
+            }
         )
 
     return make
@@ -102,7 +109,7 @@ def ends(end: ListEnd) -> list[tuple[str, str]]:
 
 async def until(true: Callable[[], bool]) -> None:
     while not true():  # noqa: ASYNC110  another process says so
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
 
 
 class TestTheTriggersRow:
@@ -258,7 +265,7 @@ class TestTheLog:
 
         async def both() -> None:
             waiting = asyncio.create_task(events_of(trigger_for([*early, late])))
-            await until(lambda: "3 videos: 1 failed, 1 running, 1 succeeded" in logged)
+            await until(lambda: "3 videos: 1 failed, 1 queued, 1 succeeded" in logged)
             await until(lambda: len(gateway.requests("GET")) >= 20)
             gateway.finish()
             await waiting
@@ -278,7 +285,7 @@ class TestTheLog:
     ) -> None:
         monkeypatch.setattr(many, "SUMMARY_INTERVAL", 0.01)
         ids = finished(gateway, *["a fox"] * 5)
-        gateway.fail(query=503)
+        gateway.fail(query=500)
 
         async def both() -> None:
             waiting = asyncio.create_task(events_of(trigger_for(ids)))
@@ -347,7 +354,7 @@ class TestTheSensor:
             return await asked(*args)
 
         monkeypatch.setattr(many.SharedGateway, "ask", ask)
-        assert [result["state"] for result in wait(ti, ids, **way)] == ["succeeded", "succeeded"]
+        assert [result["state"] for result in wait(ti, ids, schedule="fixed", **way)] == ["succeeded"] * 2
 
     def test_is_rescheduled_until_all_have_ended(self, gateway: Gateway, ti: TaskInstance) -> None:
         ids = [*finished(gateway, "a fox"), gateway.submit("a heron")]
@@ -522,7 +529,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_video_provider.operators.video import VideoGenerateOperator
 from airflow_video_provider.sensors.video import VideoTaskSensor
 
-how = {{"poke_interval": 1, "timeout": 60, "deferrable": {deferrable}}}
+how = {{"poke_interval": 1, "schedule": "fixed", "timeout": 60, "deferrable": {deferrable}}}
 with DAG("many_{deferrable}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
     films = VideoGenerateOperator.partial(
         task_id="films", model="veo3.1-fast", wait_for_completion=False
