@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import Param, dag
 from airflow_video_provider.operators.video import VideoGenerateOperator
 from airflow_video_provider.sensors.video import VideoTaskSensor
 
-HOW = {"poke_interval": 1, "timeout": 240, "retries": 0}
+HOW = {"poke_interval": 1, "schedule": "fixed", "timeout": 240, "retries": 0}
 
 
 @dag(
