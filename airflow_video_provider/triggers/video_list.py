@@ -23,7 +23,7 @@ class _ListEvent(TriggerEvent):
     """An event of which Airflow's triggerer, which logs each, logs a few words: the list may be megabytes."""
 
     def __repr__(self) -> str:
-        return f"TriggerEvent<how {len(self.payload['ends'])} videos ended>"
+        return f"TriggerEvent<ends of videos: {len(self.payload['ends'])}>"
 
     __str__ = __repr__
 

@@ -223,7 +223,7 @@ class TestTheTrigger:
             return [event async for event in trigger.run()][0]  # noqa: RUF015
 
         fired = asyncio.run(event())
-        assert str(fired) == repr(fired) == "TriggerEvent<how 20 videos ended>"
+        assert str(fired) == repr(fired) == "TriggerEvent<ends of videos: 20>"
 
     def test_no_secret_is_in_row_event_and_log(
         self, trigger_for: Callable[..., VideoTaskListTrigger], gateway: Gateway, logged: list[str]
