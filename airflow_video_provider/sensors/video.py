@@ -157,7 +157,7 @@ class VideoTaskSensor(BaseSensorOperator):
         if self._why_not_from_trigger is not None:
             self.log.info("the wait begins in a worker: %s", self._why_not_from_trigger)
         with self._skipping():
-            if self.many and not self.reschedule:
+            if self.many and (self.deferrable or not self.reschedule):
                 return self._wait_for_many(context)
             return self._ask_then_defer() if self.deferrable else super().execute(context)
 

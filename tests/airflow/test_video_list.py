@@ -364,6 +364,11 @@ class TestTheSensor:
         gateway.finish()
         assert [result["state"] for result in wait(ti, ids, **RESCHEDULE)] == ["succeeded", "succeeded"]
 
+    def test_it_defers_where_both_were_asked_for(self, gateway: Gateway, ti: TaskInstance) -> None:
+        ids = [gateway.submit("a fox")]
+        waiting = deferred(sensor(ids, **{**RESCHEDULE, **DEFERRED}).execute, context_of(ti))
+        assert isinstance(waiting.trigger, VideoTaskListTrigger)
+
     def test_a_first_failure_ends_the_rescheduling(self, gateway: Gateway, ti: TaskInstance) -> None:
         ids = [gateway.submit("endless [never]"), *finished(gateway, "doomed [fail]")]
         with pytest.raises(AirflowRescheduleException):
