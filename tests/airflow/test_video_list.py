@@ -6,7 +6,9 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from airflow.exceptions import AirflowException
@@ -249,6 +251,38 @@ class TestTheTrigger:
             return asyncio.all_tasks() - {asyncio.current_task()}
 
         assert asyncio.run(cancelled()) == set()
+
+    @pytest.mark.parametrize("ask", [True, False])
+    def test_a_person_who_kills_its_task_cancels_what_has_not_ended_where_that_was_asked_for(
+        self,
+        trigger_for: Callable[..., VideoTaskListTrigger],
+        connect: Callable[..., str],
+        gateway: Gateway,
+        logged: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+        ask: bool,
+    ) -> None:
+        runner = pytest.importorskip("airflow.sdk.execution_time.task_runner", reason="Airflow 3.3")
+        over = {REFERENCE["run_id"]: {REFERENCE["task_id"]: "failed"}}
+        monkeypatch.setattr(runner.RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: over))
+        done = gateway.submit("a fox", path="/v1/videos")
+        gateway.finish()
+        endless = [gateway.submit("endless [never]", path="/v1/videos") for _ in range(2)]
+        conn_id = connect("video_openai", extra={"dialect": "openai"})
+        trigger = trigger_for([done, *endless], video_conn_id=conn_id, cancel_on_kill=ask)
+        trigger.task_instance = SimpleNamespace(**REFERENCE)  # type: ignore[assignment]
+
+        async def killed() -> None:
+            waiting = asyncio.create_task(events_of(trigger))
+            await until(lambda: trigger.running == endless and len(gateway.requests("GET")) > 3)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await trigger.on_kill()
+
+        asyncio.run(killed())
+        cancelled = {request["path"].rpartition("/")[2] for request in gateway.requests("DELETE")}
+        assert {unquote(video_id) for video_id in cancelled} == (set(endless) if ask else set())
+        assert any("each of 2 videos runs on" in line for line in logged) is not ask
 
 
 class TestTheLog:
