@@ -99,13 +99,19 @@ class VideoHook(BaseHook):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def submit(self, request: VideoRequest, send: Callable[[], VideoTask] | None = None) -> VideoTask:
+    def submit(
+        self,
+        request: VideoRequest,
+        send: Callable[[], VideoTask] | None = None,
+        sleep: Callable[[float], None] | None = None,
+    ) -> VideoTask:
         """Submit a generation, which is paid for.
 
         What was provably not accepted (a rate limit, a refused connection) is sent again up to three times.
         Anything else is sent once.
 
         :param send: sends one create call for the request; default: the client's ``submit``.
+        :param sleep: waits so many seconds before it is sent again; default: this thread does.
         :raises GatewayError: ``maybe_accepted`` tells whether it may have been paid for.
         """
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -129,6 +135,7 @@ class VideoHook(BaseHook):
             retry=retry_if_exception(_may_be_sent_again),
             before_sleep=say,
             reraise=True,
+            **({} if sleep is None else {"sleep": sleep}),
         )(send or partial(self.get_conn().submit, request))
 
     def get_task(self, video_id: str) -> VideoTask:

@@ -113,13 +113,19 @@ def _of_directory(url: str) -> Iterator[Entry]:
     except FileNotFoundError:
         found = []
     for directory in sorted(found, key=str):
-        ledger = FileLedger(directory)
+        of_list = FileLedger(directory)
+        ledgers = [of_list, *map(of_list.item, of_list.items())]
+
+        def delete(ledgers: Sequence[FileLedger] = ledgers) -> None:
+            for ledger in ledgers:
+                ledger.clear()
+
         try:
-            submissions: tuple[Submission, ...] | None = ledger.read()
+            submissions: tuple[Submission, ...] | None = tuple(s for each in ledgers for s in each.read())
         except LedgerUnreadable:
             submissions = None
         if submissions != ():
-            yield Entry(directory.name, "", submissions, ledger.clear)
+            yield Entry(directory.name, "", submissions, delete)
 
 
 if __name__ == "__main__":
