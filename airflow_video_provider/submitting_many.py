@@ -3,12 +3,12 @@
 Each item is carried out by a :class:`~airflow_video_provider.submitting.Submitter` of its own, so that what
 holds for a single prompt holds for each. Here is what a list adds:
 
-* The threads store their ids themselves, each in its item's memory. Signals (``execution_timeout``, the end of
-  the task) reach the main thread, which holds them until the last thread has stored what it paid for. Once one
-  has come, no further create call is sent.
+* The threads store their ids themselves, each in its item's memory. Signals (``execution_timeout``, the end
+  of the task) reach the main thread, which holds them until the last thread has stored what it paid for. Once
+  one has come, no further create call is sent.
 * What is refused for a reason of its own (moderation, a bad value) does not concern the other items. Anything
-  else ends the submitting: a bad key would be refused a thousand times, and a gateway that breaks create calls
-  off would leave a thousand outcomes in doubt. A retry goes on with what was not submitted.
+  else ends the submitting: a bad key would be refused a thousand times, and a gateway that breaks create
+  calls off would leave a thousand outcomes in doubt. A retry goes on with what was not submitted.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ class ManySubmitter:
 
         :returns: what became of each, in the order of the list.
         """
-        settled = {
-            item.place: self._settle(item) for item in items if not isinstance(item.decision, Submit)
-        }
+        settled = {item.place: self._settle(item) for item in items if not isinstance(item.decision, Submit)}
         to_pay = [item for item in items if isinstance(item.decision, Submit)]
         settled.update((each.item.place, each) for each in self._pay_all(to_pay))
         return [settled[item.place] for item in items]
@@ -160,7 +158,8 @@ class ManySubmitter:
             return Settled(item, error=self._not_begun())
         except NotRemembered as lost:
             error = not_remembered(ledger, lost)
-            call.log.error("%s", error)  # whatever ends this process next, the id stands there
+            # Whatever ends this process next, the id stands in the log.
+            self._log.error("%s: %s", item.name, error)
             self._end(VideoSubmitFailed("an id could not be stored"))
             return Settled(item, lost.submission, error=error)
         except AirflowException as error:
@@ -181,21 +180,22 @@ class ManySubmitter:
 
     def _not_begun(self) -> AirflowException:
         final = isinstance(self._why, AirflowFailException)
-        kind = AirflowFailException if final else VideoSubmitFailed
-        return kind(
+        return (AirflowFailException if final else VideoSubmitFailed)(
             sentences(
-                "not submitted, nothing was paid: the submitting has ended before, because of this",
-                f"{str(self._why)[:200]}",
+                "not submitted, nothing was paid: the submitting of the list has ended before",
+                f"Why: {str(self._why)[:200]}",
                 "" if final else "A retry submits it",
             )
         )
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether no further create call is to be sent, looked at right before it is."""
-        if not self._ended.is_set() and self._ledgers.is_taken():
-            self._end(VideoSubmitFailed("another attempt of this task has begun, with another list"))
-        return self._ended.is_set()
+    def may_send(self) -> bool:
+        """Whether a create call may be sent, looked at right before it is and after its intent is stored."""
+        try:
+            if not self._ended.is_set() and self._ledgers.is_taken():
+                self._end(VideoSubmitFailed("another attempt of this task has begun, with another list"))
+        except Exception as error:  # whatever a store raises: it must not look as if something had been sent
+            self._end(VideoSubmitFailed(f"{self._ledgers.where} cannot be read: {error!r}"))
+        return not self._ended.is_set()
 
     def rest(self, seconds: float) -> None:
         """Sleep until then, or until the submitting has ended."""
@@ -207,8 +207,8 @@ class ManySubmitter:
 class _Call:
     """The create calls of one item, and what their refusal says about the others.
 
-    :param refused_by_itself: whether the refusal is about this item alone.
-    :param may_help: whether the others may be submitted by a retry.
+    :ivar refused_by_itself: whether the refusal is about this item alone.
+    :ivar may_help: whether a retry may submit the others.
     """
 
     def __init__(self, many: ManySubmitter, log: _Named) -> None:
@@ -230,6 +230,6 @@ class _Call:
             raise
 
     def _unless_ended(self, send: Callable[[], VideoTask]) -> VideoTask:
-        if self._many.has_ended:
+        if not self._many.may_send():
             raise NotSent
         return send()

@@ -100,6 +100,14 @@ def check_seconds(name: str, value: timedelta | float, *, least: float = 0) -> f
     return float(seconds)
 
 
+def value_of_text(text: str) -> Any:
+    """What a text holds as JSON or as Python writes it; the text itself where that is nothing."""
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return read(text)
+    return text
+
+
 def video_id_of(video: object) -> str:
     """The gateway's id from what users pass: an id, a task's XCom, or that XCom as text.
 
@@ -108,7 +116,7 @@ def video_id_of(video: object) -> str:
     :raises InvalidRequestError: there is no id in it.
     """
     if isinstance(video, str) and video.lstrip().startswith("{"):
-        video = _read(video)
+        video = value_of_text(video)
     if isinstance(video, Mapping):
         video = video.get("video_id")
     if not isinstance(video, str) or not video.strip() or video.strip() == "None":
@@ -127,7 +135,7 @@ def video_ids_of(videos: object) -> list[str]:
 
     :raises InvalidRequestError: it is no list, or an entry holds no id.
     """
-    read = _read(videos) if isinstance(videos, str) else videos
+    read = value_of_text(videos) if isinstance(videos, str) else videos
     if isinstance(read, str | bytes | Mapping) or not isinstance(read, Iterable):
         raise InvalidRequestError(
             f"video_ids: {videos!r} is no list; give the gateway's task ids, or the XComs of the tasks that "
@@ -140,11 +148,3 @@ def video_ids_of(videos: object) -> list[str]:
         except InvalidRequestError as error:
             raise InvalidRequestError(f"video_ids, entry {place}: {error}") from None
     return ids
-
-
-def _read(text: str) -> Any:
-    """What a text holds as JSON or as Python writes it; the text itself where that is nothing."""
-    for read in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError):
-            return read(text)
-    return text

@@ -115,6 +115,7 @@ class VideoHook(BaseHook):
         :raises GatewayError: ``maybe_accepted`` tells whether it may have been paid for.
         """
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+        from tenacity.nap import sleep as sleep_here
 
         backoff = wait_random_exponential(multiplier=1, max=8)
 
@@ -135,7 +136,7 @@ class VideoHook(BaseHook):
             retry=retry_if_exception(_may_be_sent_again),
             before_sleep=say,
             reraise=True,
-            **({} if sleep is None else {"sleep": sleep}),
+            sleep=sleep or sleep_here,
         )(send or partial(self.get_conn().submit, request))
 
     def get_task(self, video_id: str) -> VideoTask:

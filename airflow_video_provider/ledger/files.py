@@ -84,7 +84,7 @@ class FileLedger(EntryLedger):
         """See :meth:`~airflow_video_provider.ledger.stores.Ledger.after_success`; the files stay."""
 
     def item(self, key: str) -> FileLedger:
-        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.item`: a directory in the task instance's."""
+        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.item`: a directory beside the files."""
         return replace(self, directory=self.directory / f"{_ITEM}{key}", _names={})
 
     def items(self) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
 """The memories of a list of prompts: each item has one of its own, and goes through every attempt by itself.
 
 An item is known by its request, not by its place: a key is a digest of the request and a number that tells
-equal requests apart. So a list that is reordered, or into which something is inserted, finds what was paid for
-each item; and two attempts that overlap, one of them frozen, meet in the same memory for the same request,
-whatever else their lists hold. Within a memory the invariants of :mod:`airflow_video_provider.ledger` hold as
-they do for a single prompt.
+equal requests apart. So a list that is reordered, or into which something is inserted, finds what was paid
+for each item; and two attempts that overlap, one of them frozen, meet in the same memory for the same
+request, whatever else their lists hold. Within a memory the invariants of
+:mod:`airflow_video_provider.ledger` hold as they do for a single prompt.
 
 A request that has changed finds no memory of its own. It goes by one that no other item of the list goes by,
 the one at its place first: so a retry waits for what was paid for though a template renders differently, and
@@ -182,10 +182,12 @@ class ItemLedgers:
     a worker of Airflow before 3.3 has one channel to Airflow and no lock on it.
 
     :param whole: the memory of the task instance.
+    :ivar left: keys of the memories of items that are in the list no more.
     """
 
     def __init__(self, whole: Ledger) -> None:
         self.whole = whole
+        self.left: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._known: set[str] = set()
 
@@ -193,6 +195,16 @@ class ItemLedgers:
     def where(self) -> str:
         """For messages."""
         return self.whole.where
+
+    @property
+    def how_to_delete(self) -> str:
+        """For messages."""
+        return f"{self.whole.how_to_delete}, and those of its items"
+
+    @property
+    def forgets(self) -> str | None:
+        """See :class:`~airflow_video_provider.ledger.Ledger`."""
+        return self.whole.forgets
 
     def of(self, key: str) -> Ledger:
         """The memory of one item."""
@@ -213,13 +225,10 @@ class ItemLedgers:
         with self._lock:
             return not self._known.issuperset(self.whole.items())
 
-    def after_success(self, left: Collection[str]) -> None:
-        """Tidy up, once Airflow has stored that the task instance succeeded.
-
-        :param left: keys of the memories of items that are in the list no more.
-        """
+    def after_success(self) -> None:
+        """Tidy up, once Airflow has stored that the task instance succeeded."""
         if isinstance(self.whole, VariableLedger):
-            self.whole.after_success_of_items(left)
+            self.whole.after_success_of_items(self.left)
         else:
             self.whole.after_success()
 

@@ -18,21 +18,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
+from airflow.triggers.base import BaseTrigger
 
 from airflow_video_provider.gateway.pace import Gate
 from airflow_video_provider.gateway.turns import Turns
 from airflow_video_provider.operators.video import VideoGenerateOperator
-from airflow_video_provider.triggers.video import VideoTaskTrigger
 from scripts.services import S3Server, Sandbox
 
 MODEL = "veo3.1-fast"
 SECONDS = 60.0
 """How long a generation takes, on the gateway's clock."""
+T = TypeVar("T", bound=BaseTrigger)
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -161,10 +162,12 @@ class Clock:
             "sensors.video",
             "operators.generate",
             "operators.fetching",
+            "operators.generate_many",
             "ledger.record",
             "ledger.variables",
             "paying",
             "submitting",
+            "submitting_many",
             "waiting",
             "hooks.shared",
         )
@@ -280,18 +283,19 @@ def deferred(call: Any, *args: Any) -> TaskDeferred:
     return caught.value
 
 
-def restarted(trigger: VideoTaskTrigger, **changes: Any) -> VideoTaskTrigger:
+def restarted(trigger: T, **changes: Any) -> T:
     """The trigger as another triggerer makes it: from nothing but its row in the database."""
+    kind = type(trigger)
     path, kwargs = trigger.serialize()
-    assert path == f"{VideoTaskTrigger.__module__}.{VideoTaskTrigger.__qualname__}"
-    return VideoTaskTrigger(**{**json.loads(json.dumps(kwargs)), **changes})
+    assert path == f"{kind.__module__}.{kind.__qualname__}"
+    return kind(**{**json.loads(json.dumps(kwargs)), **changes})
 
 
-async def events_of(trigger: VideoTaskTrigger) -> list[dict[str, Any]]:
+async def events_of(trigger: BaseTrigger) -> list[dict[str, Any]]:
     return [event.payload async for event in trigger.run()]
 
 
-def run(trigger: VideoTaskTrigger) -> dict[str, Any]:
+def run(trigger: BaseTrigger) -> dict[str, Any]:
     """Run a trigger to its one event, which must be plain JSON."""
     events = asyncio.run(events_of(restarted(trigger)))
     assert len(events) == 1
@@ -328,14 +332,14 @@ def states(dag_run: Any) -> dict[str, str]:
     }
 
 
-def film(prompt: str = "a fox in the snow", **changes: Any) -> VideoGenerateOperator:
+def film(prompt: str | None = "a fox in the snow", **changes: Any) -> VideoGenerateOperator:
     """The operator as a Dag file makes it; a new one is what every attempt gets."""
     return VideoGenerateOperator(
         **{"task_id": "film", "prompt": prompt, "model": MODEL, "deferrable": True, **changes}
     )
 
 
-def finish(prompt: str = "a fox in the snow", context: Any = None, **changes: Any) -> Any:
+def finish(prompt: str | None = "a fox in the snow", context: Any = None, **changes: Any) -> Any:
     """One attempt to its end: submit, wait in the trigger, come back in a fresh instance."""
     context = context or context_of()
     try:
@@ -345,7 +349,7 @@ def finish(prompt: str = "a fox in the snow", context: Any = None, **changes: An
         return getattr(resumed, waiting.method_name)(context, event=run(waiting.trigger))
 
 
-def refused(prompt: str = "a fox in the snow", **changes: Any) -> AirflowException:
+def refused(prompt: str | None = "a fox in the snow", **changes: Any) -> AirflowException:
     """The error of an attempt, as the person on call reads it."""
     with pytest.raises(AirflowException) as caught:
         finish(prompt, **changes)
@@ -369,16 +373,16 @@ class Memory:
     def arguments(self) -> dict[str, Any]:
         return {"ledger_path": self.path, "on_clear": self.keep}
 
-    def attempt(self, prompt: str = "a fox in the snow", **changes: Any) -> Any:
+    def attempt(self, prompt: str | None = "a fox in the snow", **changes: Any) -> Any:
         """One attempt to its end."""
         return finish(prompt, context_of(self.ti, self.store), **{**self.arguments, **changes})
 
-    def submit(self, prompt: str = "a fox in the snow", **changes: Any) -> TaskDeferred:
+    def submit(self, prompt: str | None = "a fox in the snow", **changes: Any) -> TaskDeferred:
         """One attempt up to its deferral."""
         operator = film(prompt, **{**self.arguments, **changes})
         return deferred(operator.execute, context_of(self.ti, self.store))
 
-    def refused(self, prompt: str = "a fox in the snow", **changes: Any) -> AirflowException:
+    def refused(self, prompt: str | None = "a fox in the snow", **changes: Any) -> AirflowException:
         context = context_of(self.ti, self.store)
         return refused(prompt, context=context, **{**self.arguments, **changes})
 
