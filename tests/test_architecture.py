@@ -31,6 +31,7 @@ FLOORS = (
         "paying",
         "remembering",
         "submitting",
+        "submitting_many",
         "cancelling",
         "costs",
         "metrics",

@@ -140,12 +140,15 @@ class VideoList:
         """Go on after the trigger's one event, in a fresh instance."""
         ti: Any = self._context["ti"]
         stored = ti.xcom_pull(task_ids=ti.task_id, key=ITEMS, map_indexes=ti.map_index)
-        if not isinstance(stored, list):
+        if not isinstance(stored, Mapping):
             raise VideoGatewayUnreachable(
                 f"the XCom {ITEMS} of this task is gone, so which videos it waits for is not known any more. "
                 "Nothing was submitted by this; a retry re-attaches to what is paid for."
             )
-        self._rows = [self._remembered(_Row.from_json(place, row)) for place, row in enumerate(stored)]
+        self._ledgers.left = frozenset(stored["left"])
+        self._rows = [
+            self._remembered(_Row.from_json(place, row)) for place, row in enumerate(stored["items"])
+        ]
         list_end = ListEnd.from_event(event)
         waited = [row.video_id for row in self._rows if row.error is None]
         ends = zip(waited, list_end.ends, strict=False)
@@ -183,7 +186,9 @@ class VideoList:
 
     def _defer(self) -> NoReturn:
         ti: Any = self._context["ti"]
-        self._push(ITEMS, [row.as_json() for row in self._rows])
+        self._push(
+            ITEMS, {"items": [row.as_json() for row in self._rows], "left": sorted(self._ledgers.left)}
+        )
         videos = [
             {"video_id": row.video_id, "submitted_at": row.submission.begun_at, "model": row.submission.model}
             for row in self._rows

@@ -487,6 +487,7 @@ class TestWhatIsSent:
         wait = {"wait_for_completion", "deferrable", "poll_interval", "timeout", "unreachable_after"}
         wait |= {"max_generations", "on_clear", "on_unknown_submission"}
         wait |= {"retry_refused_output", "cancel_on_kill", "max_poll_interval", "schedule"}
+        wait |= {"parallel", "max_total_generations"}
         taken = set(inspect.signature(VideoGenerateOperator.__init__).parameters) - {"self", "kwargs"}
         assert set(VideoGenerateOperator.template_fields) == taken - wait
 

@@ -24,6 +24,7 @@ from airflow_video_provider.ledger import State, Submission, ledger_for
 from airflow_video_provider.ledger import variables as kept_in_variables
 from airflow_video_provider.ledger.items import ItemLedgers
 from airflow_video_provider.operators.video import VideoGenerateOperator
+from airflow_video_provider.submitting_many import ManySubmitter
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
 from scripts.services import S3Server
 from tests.airflow.support import (
@@ -499,25 +500,32 @@ class TestASignal:
         def handler(*_: object) -> None:
             raise Timeout
 
-        real, meeting = Client.submit, threading.Barrier(2)
+        real, end = Client.submit, ManySubmitter._end
+        meeting, seen = threading.Barrier(2), threading.Event()
 
         def submit(self: Client, request: Any) -> Any:
             reply = real(self, request)
-            meeting.wait(timeout=60)  # both are paid for
-            if request.prompt == FOX:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
-                threading.Event().wait(timeout=2 * 0.5)  # the main thread looks at it meanwhile
+            if not seen.is_set():
+                if meeting.wait(timeout=60) == 0:  # both are paid for, and none is remembered
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+                assert seen.wait(timeout=60), "the main thread has noted the signal"
             return reply
+
+        def ended(self: ManySubmitter, why: AirflowException) -> None:
+            end(self, why)
+            seen.set()
 
         before = signal.signal(signal.SIGALRM, handler)
         try:
             with monkeypatch.context() as patch:
                 patch.setattr(Client, "submit", submit)
+                patch.setattr(ManySubmitter, "_end", ended)
                 with pytest.raises(Timeout):
                     attempt(memory, FOX, HERON, *(f"{OWL} {n}" for n in range(6)), parallel=2)
         finally:
             signal.signal(signal.SIGALRM, before)
         paid = {payment["video_id"] for payment in gateway.payments}
+        assert len(paid) == 2
         assert {s.video_id for s in remembered(memory) if s.state is State.SUBMITTED} == paid
         assert State.SENDING not in {s.state for s in remembered(memory)}
         memory.retry()
@@ -688,6 +696,24 @@ class TestTheDeferredWait:
         memory.retry()
         assert len(attempt(memory, FOX, HERON)) == 2
         assert gateway.paid == 2
+
+    def test_leaves_no_variable_of_an_item_that_was_left(
+        self,
+        gateway: Gateway,
+        variables: Variables,
+        listeners: Listeners,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(kept_in_variables, "_is_airflow_2", lambda: False)
+        memory = Memory()
+        memory.submit(None, prompts=[FOX, HERON])
+        memory.retry()
+        waiting = memory.submit(None, prompts=[HERON])
+        gateway.finish()
+        self.resumed(memory, waiting, [HERON])
+        assert variables
+        listeners.succeed(memory.ti)
+        assert variables == {}
 
     def test_has_the_deadline_of_its_youngest_video(
         self, stored: Memory, gateway: Gateway, clock: Clock

@@ -46,6 +46,11 @@ POINTS = {
         "_defer",
         "before",
     ),
+    "before the list's deferral": (
+        "airflow_video_provider.operators.generate_many.VideoList",
+        "_defer",
+        "before",
+    ),
     "in the blocking wait": ("airflow_video_provider.hooks.video.VideoHook", "ask", "after"),
     "in execute_complete": (
         "airflow_video_provider.operators.generate.VideoGenerateOperator",
@@ -138,7 +143,8 @@ class StruckOperator(VideoGenerateOperator):
         while True:
             with urllib.request.urlopen(f"{self.sandbox}/sandbox/payments", timeout=10) as reply:  # noqa: S310
                 paid = {payment["prompt"] for payment in json.load(reply)["payments"]}
-            if self.prompt in paid:
+            hangs = [p for p in self.prompts or [self.prompt] if "[create-hang" in p]
+            if paid.issuperset(hangs):
                 BLOWS[self.blow]()
             time.sleep(0.2)
 
