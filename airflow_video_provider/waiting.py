@@ -71,7 +71,6 @@ class Waits:
 
     def of_trigger(self, watch: TaskWatch) -> dict[str, Any]:
         """As arguments of a trigger that goes on with a watch."""
-        soonest = time.time() + SHORTEST_DEFERRAL
         return {
             "poll_interval": watch.schedule.interval,
             "max_poll_interval": self.max_poll_interval,
@@ -80,8 +79,13 @@ class Waits:
             "deadline": watch.deadline,
             "submitted_at": watch.started_at,
             "model": watch.model,
-            "first_poll_at": max(watch.next_at or 0.0, soonest),
+            "first_poll_at": max(watch.next_at or 0.0, soonest_after_deferral()),
         }
+
+
+def soonest_after_deferral() -> float:
+    """Seconds since the epoch before which a trigger that is made now is not to end."""
+    return time.time() + SHORTEST_DEFERRAL
 
 
 def utc(seconds: float) -> str:

@@ -108,7 +108,8 @@ class VideoGenerateOperator(BaseOperator):
         Airflow.
     :returns: (XCom) see :class:`~airflow_video_provider.sensors.video.VideoTaskSensor`, and ``prompt``. The
         XCom ``video_id`` is there as soon as the gateway accepted. Of a list: a list of these in its order,
-        and the XCom ``video_ids``, with None for what was not submitted.
+        also where it fails, with ``message`` for what failed; and the XCom ``video_ids``, with None for
+        what was not submitted.
     """
 
     template_fields: Sequence[str] = (*KNOBS, "prompts", "video_conn_id", "ledger_path")

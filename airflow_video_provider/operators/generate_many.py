@@ -43,7 +43,7 @@ from airflow_video_provider.operators.list_items import settled
 from airflow_video_provider.remembering import noted, reading, tidied_up
 from airflow_video_provider.submitting_many import Settled, name_of
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
-from airflow_video_provider.waiting import SAFETY_NET, SHORTEST_DEFERRAL
+from airflow_video_provider.waiting import SAFETY_NET, soonest_after_deferral
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -208,7 +208,7 @@ class VideoList:
                 schedule=waits.schedule,
                 unreachable_after=waits.unreachable_after,
                 deadline=deadline,
-                first_poll_at=now + SHORTEST_DEFERRAL,
+                first_poll_at=soonest_after_deferral(),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(deadline - now, 0.0)) + SAFETY_NET,
@@ -291,12 +291,22 @@ class VideoList:
                 # What is there while another item failed has not ended the task: a retry re-attaches to it.
                 after = row.submission if failed else row.submission.ended_as(Ended.SUCCEEDED)
                 noted(self._ledgers.of(row.key), after, self._log)
+        prompts = [item.get("prompt") for item in items_of(self._operator.prompts)]
+        videos = [_as_result(row, _prompt_of(row, prompts)) for row in self._rows]
         if failed:
+            if self._operator.do_xcom_push:  # for a task that goes on with what there is
+                self._push("return_value", videos)
             raise _failure_of(failed, len(self._rows))
         if self._ledgers.forgets:
             once_succeeded(self._context["ti"], partial(tidied_up, self._ledgers, self._log))
-        prompts = [item.get("prompt") for item in items_of(self._operator.prompts)]
-        return [{**(row.task or {}), "prompt": _prompt_of(row, prompts)} for row in self._rows]
+        return videos
+
+
+def _as_result(row: _Row, prompt: str | None) -> dict[str, Any]:
+    """An entry of the XCom: the task, or why there is none."""
+    if row.error is None:
+        return {**(row.task or {}), "prompt": prompt}
+    return {"video_id": row.video_id, "state": None, "message": str(row.error), "prompt": prompt}
 
 
 def _prompt_of(row: _Row, prompts: Sequence[Any]) -> str | None:

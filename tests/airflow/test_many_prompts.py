@@ -37,9 +37,11 @@ from tests.airflow.support import (
     TaskInstance,
     Variables,
     context_of,
+    dag_file,
     film,
     restarted,
     run,
+    states,
 )
 
 FOX, HERON, OWL = "a fox in the snow", "a heron in the reeds", "an owl at night"
@@ -65,8 +67,10 @@ def stored() -> Memory:
 
 
 @pytest.fixture(autouse=True)
-def xcoms(monkeypatch: pytest.MonkeyPatch) -> dict[str, TaskInstance]:
-    """The XComs that a triggerer reads, of the task instances of the test."""
+def xcoms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, TaskInstance] | None:
+    """The XComs that a triggerer reads, of the task instances of the test, where it starts no Airflow."""
+    if "airflow_database" in request.fixturenames:
+        return None
     known: dict[str, TaskInstance] = {}
     push = TaskInstance.xcom_push
 
@@ -679,6 +683,13 @@ class TestTheDeferredWait:
             self.resumed(memory, waiting, prompts)
         assert "2 of 3 videos failed: prompts[1]: not submitted" in str(caught.value)
         assert "prompts[2]: video " in str(caught.value)
+        told = memory.ti.xcoms["return_value"]
+        assert [(video["prompt"], video["state"]) for video in told] == [
+            (FOX, "succeeded"),
+            (prompts[1], None),
+            (prompts[2], None),
+        ]
+        assert "nothing was paid" in told[1]["message"]
         assert [s.state for s in remembered(memory)] == [State.SUBMITTED, State.FAILED]
 
     def test_that_breaks_off_fails_nothing_for_good(
@@ -745,3 +756,46 @@ def test_a_stale_attempt_leaves_all_to_the_later_one(
     stored.ti = old
     assert isinstance(fails(stored, FOX, HERON), VideoSubmitFailed)
     assert gateway.paid == 2
+
+
+DAG = """
+from datetime import datetime, timedelta
+from airflow.providers.common.compat.sdk import DAG, task
+from airflow_video_provider.operators.video import VideoGenerateOperator
+from airflow_video_provider.sensors.video import VideoTaskSensor
+
+with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
+    @task
+    def prompts():
+        return {prompts}
+
+    films = VideoGenerateOperator(
+        task_id="films", model="veo3.1-fast", prompts=prompts(), poll_interval=1, timeout={timeout},
+        deferrable={deferrable}, retries=20, retry_delay=timedelta(0),
+    )
+    VideoTaskSensor(task_id="again", video_ids=films.output, poke_interval=1, deferrable=False)
+"""
+
+
+@pytest.mark.usefixtures("airflow_database", "connection")
+class TestInADag:
+    """The real task state store of 3.3, real Variables before it, written by threads."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In `dag.test()` no scheduler runs that a short deferral could confuse."""
+        monkeypatch.setattr("airflow_video_provider.waiting.SHORTEST_DEFERRAL", 0.0)
+
+    @pytest.mark.parametrize(("deferrable", "timeout", "seconds"), [(True, 1, 3), (False, 60, 1)])
+    def test_a_list_from_upstream_is_paid_once_through_all_retries(
+        self, gateway: Gateway, deferrable: bool, timeout: int, seconds: int
+    ) -> None:
+        prompts = [f"{animal} [time={seconds}]" for animal in (FOX, HERON, OWL, FOX)]
+        name = f"list_{deferrable}_{timeout}"
+        source = DAG.format(name=name, prompts=prompts, timeout=timeout, deferrable=deferrable)
+        with dag_file(name, source) as module:
+            done = module.dag.test()
+        assert states(done) == {"prompts": "success", "films": "success", "again": "success"}
+        assert prompts_of(gateway) == sorted(prompts)
+        tries = {ti.task_id: ti.try_number for ti in done.get_task_instances()}
+        assert (tries["films"] > 1) == (timeout < seconds)
