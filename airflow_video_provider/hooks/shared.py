@@ -54,10 +54,19 @@ class Waiting:
         self._share = 0.0
 
     def expects(self, gate: Gate, seconds: float) -> None:
-        """Tell the gate in how many seconds the next query becomes due; infinite for never."""
+        """Tell the gate in how many seconds the next query becomes due."""
         share = 1 / max(seconds, 0.1)
         gate.expect(share - self._share)
         self._share = share
+
+    def leave(self, gate: Gate) -> None:
+        """Take the share back after one more interval.
+
+        Those that stand behind it in the queue were to go out at the rate that it was part of: where all of a
+        thousand videos have ended, each end would slow down the others.
+        """
+        if self._share:
+            asyncio.get_running_loop().call_later(1 / self._share, gate.expect, -self._share)
 
     def prepared(self, client: AsyncGateway) -> Query:
         """The query, made once for each client: a changed connection makes another."""
@@ -128,7 +137,8 @@ class SharedGateway:
                 metrics.ended(self.video_conn_id, answer.model, watch)
                 if watch.took is not None:
                     HISTORY.note(self.video_conn_id, watch.model or answer.model, watch.took)
-        waiting.expects(self.turns.gate, verdict.seconds if isinstance(verdict, Wait) else math.inf)
+        if isinstance(verdict, Wait):
+            waiting.expects(self.turns.gate, verdict.seconds)
         return verdict
 
     async def _query(self, waiting: Waiting) -> VideoTask | GatewayError:
@@ -255,5 +265,5 @@ def waiting_at(shared: SharedGateway, watch: TaskWatch) -> Iterator[Waiting]:
     try:
         yield waiting
     finally:
-        waiting.expects(shared.turns.gate, math.inf)
+        waiting.leave(shared.turns.gate)
         metrics.in_flight(shared.video_conn_id, -1)

@@ -168,5 +168,22 @@ def test_nothing_is_left_of_it_after_the_last_wait(connection: str, gateway: Gat
 
     ended = asyncio.run(scenario())
     assert ended.turns.gate.in_flight == 0
-    assert ended.turns.gate.due == pytest.approx(0)
     assert ended.users == 0
+
+
+def test_a_wait_that_ends_does_not_slow_those_behind_it_and_is_forgotten_after_an_interval(
+    connection: str, gateway: Gateway
+) -> None:
+    video_id = gateway.submit("a fox")
+    gateway.finish()
+
+    async def scenario() -> None:
+        async with shared_gateway(connection) as shared:
+            watch = shared.watch(video_id, deadline=None, interval=0.5, mode="fixed")
+            with module.waiting_at(shared, watch) as waiting:
+                await shared.ask(waiting)
+            assert shared.turns.gate.due == pytest.approx(2)
+            while shared.turns.gate.due > 1e-6:  # noqa: ASYNC110  a timer of the loop's
+                await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
