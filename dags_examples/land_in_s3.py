@@ -9,6 +9,8 @@ The bucket's readers never see half a file: the object appears once it is whole.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
@@ -17,6 +19,7 @@ from airflow_video_provider.operators.video import VideoDownloadOperator, VideoG
 @dag(
     schedule=None,
     catchup=False,
+    default_args={"retries": 5, "retry_delay": timedelta(minutes=1)},  # they re-attach, and cost nothing
     params={
         "prompt": Param("A glass of water, sunlight moving through it", type="string", minLength=1),
         "destination": Param("s3://aws_default@my-bucket/videos/", type="string"),

@@ -18,6 +18,7 @@ from airflow_video_provider.sensors.video import VideoTaskSensor
 @dag(
     schedule=None,
     catchup=False,
+    default_args={"retries": 5, "retry_delay": timedelta(minutes=1)},  # they query again, and cost nothing
     params={
         "video_id": Param("", type="string", minLength=1, description="veo3.1-fast:1770350082-trii1OXZc3"),
         "destination": Param("file:///tmp/videos/", type="string"),
