@@ -55,6 +55,9 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "task-decorators": [
+            {"class-name": "airflow_video_provider.decorators.video.video_task", "name": "video"}
+        ],
         "connection-types": [
             {
                 "hook-class-name": "airflow_video_provider.hooks.video.VideoHook",

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "airflow_video_provider"
 
 FLOORS = (
-    ("operators", "sensors"),
+    ("decorators", "operators", "sensors"),
     (
         "hooks",
         "triggers",
