@@ -29,7 +29,7 @@ CRASHES := tests/airflow/test_crash_points.py
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
-.PHONY: help demo demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways benchmark-env benchmark-waiting servers nginx envs constraints clean
+.PHONY: help demo playground demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways benchmark-env benchmark-waiting servers nginx envs constraints clean
 .DEFAULT_GOAL := help
 # Two Airflows at once on two cores would only make both of them slow.
 .NOTPARALLEL:
@@ -39,6 +39,9 @@ help: ## this list
 
 demo: $(ENV_3)/.stamp ## three videos through a real Airflow and the sandbox, paying nobody
 	@exec $(PY_3) -m scripts.demo
+
+playground: $(ENV_3)/.stamp ## the demo's Airflow, sandbox and an S3 store to try things in, until Ctrl-C
+	@exec $(PY_3) -m scripts.playground
 
 demo-cluster: $(ENV_3)/.stamp servers ## a distributed Airflow (Celery, two of everything) to look at, until Ctrl-C
 	@exec $(PY_3) -m scripts.demo_cluster
