@@ -108,10 +108,13 @@ def _of_variables() -> Iterator[Entry]:
 def _of_directory(url: str) -> Iterator[Entry]:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+    root = ObjectStoragePath(url)
     try:
-        found = [path for path in ObjectStoragePath(url).iterdir() if path.is_dir()]
-    except FileNotFoundError:
-        found = []
+        found = [path for path in root.iterdir() if path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        if root.is_file():
+            raise
+        found = []  # an object store has no directory without a file in it
     for directory in sorted(found, key=str):
         of_list = FileLedger(directory)
         ledgers = [of_list, *map(of_list.item, of_list.items())]

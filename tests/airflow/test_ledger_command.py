@@ -101,3 +101,22 @@ def test_files_are_listed_and_a_task_instance_is_deleted_as_a_whole(
     assert "2 deleted" in told.err
     assert old.read() == of_list.read() == ()
     assert len(used.read()) == 2, "without its first file a later one would not tell the whole"
+
+
+@pytest.mark.parametrize("store", ["file", "s3"])
+def test_a_directory_in_which_nothing_was_ever_remembered_is_an_empty_one(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"{tmp_path.as_uri()}/never/"
+    if store == "s3":
+        server: S3Server = request.getfixturevalue("s3_server")
+        request.getfixturevalue("store_connection")
+        url = f"s3://store@{server.buckets[0]}/never/"
+    assert main(["list", "--ledger-path", url]) == 0
+    assert "0 remembered" in capsys.readouterr().err
+
+
+def test_a_file_is_no_directory_of_memories(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        main(["list", "--ledger-path", f"{tmp_path.as_uri()}/file"])
