@@ -29,7 +29,7 @@ CRASHES := tests/airflow/test_crash_points.py
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
-.PHONY: help demo playground demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways benchmark-env benchmark-waiting servers nginx envs constraints clean
+.PHONY: help demo playground demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways docs benchmark-env benchmark-waiting servers nginx envs constraints clean
 .DEFAULT_GOAL := help
 # Two Airflows at once on two cores would only make both of them slow.
 .NOTPARALLEL:
@@ -46,7 +46,7 @@ playground: $(ENV_3)/.stamp ## the demo's Airflow, sandbox and an S3 store to tr
 demo-cluster: $(ENV_3)/.stamp servers ## a distributed Airflow (Celery, two of everything) to look at, until Ctrl-C
 	@exec $(PY_3) -m scripts.demo_cluster
 
-test: lint arch unit test-2.11 test-3.3 ## everything that CI runs
+test: lint arch unit docs test-2.11 test-3.3 ## everything that CI runs
 
 unit: $(ENV_3)/.stamp ## tests that need no Airflow
 	$(PY_3) -m pytest -p scripts.no_airflow tests/unit
@@ -73,6 +73,10 @@ benchmark-env: $(ENV_BENCHMARK)/.stamp ## the environment of benchmarks/: Airflo
 
 benchmark-waiting: $(ENV_BENCHMARK)/.stamp $(ENV_2)/.stamp ## what a wait costs, beside its peers, into docs/waiting.md (half an hour, best on a quiet machine)
 	$(ENV_BENCHMARK)/bin/python -m benchmarks.waiting --results docs/waiting.json --docs docs/waiting.md
+
+docs: $(ENV_3)/.stamp ## the documentation in docs/_build/html; a warning or a link to nowhere is an error
+	$(PY_3) -m sphinx --fail-on-warning --keep-going --fresh-env --jobs 1 --quiet docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 lint: $(ENV_3)/.stamp ## ruff and mypy --strict
 	$(ENV_3)/bin/ruff check $(CODE)
@@ -148,5 +152,5 @@ constraints: | $(UV) ## ask the registry for today's versions and pin them
 		--no-header --no-annotate --output-file constraints/litellm.txt -
 
 clean: ## remove the environments and everything that was made in them
-	rm -rf $(VENVS) .demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENVS) .demo dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

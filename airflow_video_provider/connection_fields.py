@@ -1,9 +1,9 @@
-"""The extra of a connection, as one table: what is read, what the form shows, what the README lists.
+"""The extra of a connection, as one table: what is read, what the form shows, what the documents list.
 
 A new setting is a row here and a field of
 :class:`~airflow_video_provider.gateway.settings.GatewaySettings`, which is what the clients are made of;
-``tests/unit/test_connection_fields.py`` holds the two and README's table together. Nothing is imported that
-costs: Airflow reads the provider's metadata at start.
+``tests/unit/test_connection_fields.py`` holds the two and the table of docs/connection.md together. Nothing
+is imported that costs: Airflow reads the provider's metadata at start.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ConnectionField:
     :param name: its key, and the field of ``GatewaySettings`` it goes to.
     :param label: in the form.
     :param description: in the form.
-    :param meaning: in README's table.
+    :param meaning: in the table of docs/connection.md.
     :param placeholder: in the form: a value that works.
     :param schema: JSON schema of what the form of Airflow 3 may store.
     :param read: makes the setting of the stored value; a ValueError says what it must be.
@@ -100,7 +100,7 @@ CONNECTION_FIELDS: tuple[ConnectionField, ...] = (
         "newapi (/v1/video/generations), openrouter, one that another package adds, or a JSON object with "
         "the fields of one. Empty: unified.",
         "`unified` (default), `openai`, `newapi`, `openrouter`, one that another package adds, or "
-        '[an object](docs/dialects.md): `{"base": "openai", …}`',
+        '[an object](dialects.md): `{"base": "openai", …}`',
         "unified",
         # No enum: the form of Airflow 3 would offer these alone.
         {
