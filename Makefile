@@ -3,8 +3,11 @@
 # `servers`, below.
 
 PYTHON ?= python3.11
+# The newest patch of each supported minor version; scripts/matrix.py has the Pythons.
 AIRFLOW_3 := 3.3.2
+AIRFLOW_32 := 3.2.2
 AIRFLOW_31 := 3.1.8
+AIRFLOW_30 := 3.0.6
 AIRFLOW_2 := 2.11.2
 
 VENVS := .venvs
@@ -14,6 +17,8 @@ ENV_31 := $(VENVS)/airflow-3.1
 ENV_2 := $(VENVS)/airflow-2.11
 ENV_LITELLM := $(VENVS)/litellm
 ENV_BENCHMARK := $(VENVS)/benchmark
+ENV_RELEASE := $(VENVS)/release
+MATRIX := .matrix
 PY_3 := $(ENV_3)/bin/python
 PY_31 := $(ENV_31)/bin/python
 PY_2 := $(ENV_2)/bin/python
@@ -29,7 +34,7 @@ CRASHES := tests/airflow/test_crash_points.py
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
-.PHONY: help demo playground demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways docs benchmark-env benchmark-waiting servers nginx envs constraints clean
+.PHONY: help demo playground demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways docs matrix build benchmark-env benchmark-waiting servers nginx envs constraints clean
 .DEFAULT_GOAL := help
 # Two Airflows at once on two cores would only make both of them slow.
 .NOTPARALLEL:
@@ -73,6 +78,16 @@ benchmark-env: $(ENV_BENCHMARK)/.stamp ## the environment of benchmarks/: Airflo
 
 benchmark-waiting: $(ENV_BENCHMARK)/.stamp $(ENV_2)/.stamp ## what a wait costs, beside its peers, into docs/waiting.md (half an hour, best on a quiet machine)
 	$(ENV_BENCHMARK)/bin/python -m benchmarks.waiting --results docs/waiting.json --docs docs/waiting.md
+
+matrix: | $(UV) ## tests/airflow on every Airflow and Python, and the table of docs/compatibility.md (ONLY="3.2/3.12 3.0/3.11")
+	$(PYTHON) -m scripts.matrix --uv $(UV) --folder $(MATRIX) $(foreach pair,$(ONLY),--only $(pair))
+
+build: $(ENV_RELEASE)/.stamp ## a wheel and a source distribution in dist/, checked, and tried in a bare environment of each Airflow
+	rm -rf dist
+	$(UV) build --quiet --out-dir dist
+	$(ENV_RELEASE)/bin/twine check --strict dist/*
+	$(ENV_RELEASE)/bin/check-wheel-contents dist/*.whl
+	$(PYTHON) -m scripts.bare --uv $(UV) --folder $(MATRIX) dist/*.whl
 
 docs: $(ENV_3)/.stamp ## the documentation in docs/_build/html; a warning or a link to nowhere is an error
 	$(PY_3) -m sphinx --fail-on-warning --keep-going --fresh-env --jobs 1 --quiet docs docs/_build/html
@@ -136,21 +151,32 @@ $(ENV_LITELLM)/.stamp: constraints/litellm.txt | $(UV)
 	$(UV) pip install --python $(@D)/bin/python --requirements $<
 	@touch $@
 
+# Tools that a release needs and nothing else does.
+$(ENV_RELEASE)/.stamp: constraints/release.txt | $(UV)
+	$(UV) venv --quiet --clear --python $(VENVS)/uv/bin/python $(@D)
+	$(UV) pip install --python $(@D)/bin/python --requirements $<
+	@touch $@
+
 define compile
-	echo apache-airflow==$(2) | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+	printf '%s\n' 'apache-airflow==$(2)' $(foreach pin,$(3),'$(pin)') | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--no-header --no-annotate $(foreach extra,s3 media sandbox fast,--extra $(extra)) \
 		$(foreach group,$(1),--group $(group)) \
 		--output-file constraints/airflow-$(2).txt pyproject.toml -
 endef
 
+# Airflow 3.0 and 3.2 do not work with later versions of these, and do not say so (3.1 and 3.3 do).
 constraints: | $(UV) ## ask the registry for today's versions and pin them
 	@mkdir -p constraints
 	$(call compile,dev benchmark,$(AIRFLOW_3))
+	$(call compile,test,$(AIRFLOW_32),fastapi<0.137)
 	$(call compile,test,$(AIRFLOW_31))
+	$(call compile,test,$(AIRFLOW_30),fastapi<0.118 pyjwt<2.11 universal-pathlib<0.3)
 	$(call compile,test,$(AIRFLOW_2))
+	printf 'check-wheel-contents\ntwine\n' | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--no-header --no-annotate --output-file constraints/release.txt -
 	printf 'litellm[proxy]\nopenai\n' | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--no-header --no-annotate --output-file constraints/litellm.txt -
 
 clean: ## remove the environments and everything that was made in them
-	rm -rf $(VENVS) .demo dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENVS) $(MATRIX) .demo dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
