@@ -54,11 +54,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / ".matrix", help="where they are made")
     parser.add_argument("wheel", type=Path)
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    folder = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     wheel, uv = arguments.wheel.resolve(), arguments.uv.absolute()
     newest = {pair.airflow: pair for pair in pairs()}  # the last one wins: the newest Python of each Airflow
     for pair in newest.values():
-        python = environment(uv, pair, pair.folder(arguments.folder, "bare"), [str(wheel)])
+        python = environment(uv, pair, pair.folder(folder, "bare"), [str(wheel)])
         problems = tried(uv, pair, python, wheel)
         print(f"Airflow {pair.airflow}, Python {pair.python}: {'; '.join(problems) or 'good'}", flush=True)
         if problems:

@@ -10,6 +10,7 @@ import atexit
 import json
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ os.environ |= {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
     "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    # Airflow 3.2 cannot do `dag.test()` without one, and makes none.
+    "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
 }
 
 
