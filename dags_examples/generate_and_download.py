@@ -53,13 +53,13 @@ def video_generate_and_download() -> None:
             aspect_ratio="16:9",
             deferrable=True,
             poll_interval=5,
-            map_index_template="{{ task.prompt | truncate(60) }}",
+            map_index_template="{{ ti.task.prompt | truncate(60) }}",
         )
         VideoDownloadOperator(
             task_id="download",
             video=generate.output,
             destination="{{ params.destination }}",
-            map_index_template="{{ (task.video.prompt or task.video.video_id) | truncate(60) }}",
+            map_index_template="{{ (ti.task.video.prompt or ti.task.video.video_id) | truncate(60) }}",
         )
 
     video.expand(prompt=prompts())

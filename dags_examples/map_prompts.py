@@ -37,13 +37,13 @@ def video_map_prompts() -> None:
         aspect_ratio="16:9",
         deferrable=True,
         max_active_tis_per_dag=10,
-        map_index_template="{{ task.prompt | truncate(60) }}",
+        map_index_template="{{ ti.task.prompt | truncate(60) }}",
     ).expand(prompt=write_prompts())
 
     VideoDownloadOperator.partial(
         task_id="download",
         destination="{{ params.destination }}",
-        map_index_template="{{ (task.video.prompt or task.video.video_id) | truncate(60) }}",
+        map_index_template="{{ (ti.task.video.prompt or ti.task.video.video_id) | truncate(60) }}",
     ).expand(video=generate.output)
 
 

@@ -18,26 +18,26 @@ from scripts.matrix import ROOT, Pair, environment, pairs
 #: Runs in the bare environment, so it imports nothing of this repository. Prints what it found as JSON.
 LOOK = """
 import json
-from airflow.providers_manager import ProvidersManager
 
-import airflow_video_provider
-from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
-from airflow_video_provider.sensors.video import VideoTaskSensor
-from airflow.providers.common.compat.sdk import task
-
+# Before anything else reads the providers: in a server nothing has, either.
 try:
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 except ImportError:  # Airflow 2 draws the form with Flask
-    widgets = ProvidersManager().connection_form_widgets
-    prefix = "extra__video_gateway__"
-    behaviour = ProvidersManager().field_behaviours["video_gateway"]
-    form = [w.field_name for w in widgets.values() if "video_gateway" in str(w.hook_class_name) or
-            "VideoHook" in str(w.hook_class_name)]
-    labels = behaviour["relabeling"]
+    from airflow.providers_manager import ProvidersManager
+
+    widgets = ProvidersManager().connection_form_widgets.values()
+    form = [w.field_name for w in widgets if "VideoHook" in str(w.hook_class_name)]
+    labels = ProvidersManager().field_behaviours["video_gateway"]["relabeling"]
 else:
     (meta,) = [m for m in HookMetaService.hook_meta_data() if m.connection_type == "video_gateway"]
-    form = list(meta.extra_fields)
+    form = list(meta.extra_fields or ())
     labels = {name: f.title for name, f in dict(meta.standard_fields or {}).items() if f and f.title}
+
+import airflow_video_provider
+from airflow.providers.common.compat.sdk import task
+from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
+from airflow_video_provider.sensors.video import VideoTaskSensor
+
 print(json.dumps({
     "file": airflow_video_provider.__file__,
     "version": airflow_video_provider.__version__,
@@ -77,7 +77,7 @@ def tried(uv: Path, pair: Pair, python: Path, wheel: Path) -> list[str]:
                 command, env=env, cwd=home, capture_output=True, text=True, check=False, timeout=300
             )
             if done.returncode:
-                raise RuntimeError(f"{' '.join(command[:4])}: {(done.stdout + done.stderr)[-2000:]}")
+                raise RuntimeError(f"{command[1:3]} failed: {(done.stdout + done.stderr)[-2000:]}")
             return done.stdout
 
         try:

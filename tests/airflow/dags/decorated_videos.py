@@ -22,7 +22,7 @@ def decorated_videos() -> None:
     def fruits() -> list[str]:
         return ["a fig", "a kumquat"]
 
-    @task.video(**WAYS, map_index_template="{{ task.prompt | truncate(60) }}")
+    @task.video(**WAYS, map_index_template="{{ ti.task.prompt | truncate(60) }}")
     def mapped(fruit: str) -> str:
         return f"{fruit} rolls off a table"
 
