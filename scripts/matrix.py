@@ -155,7 +155,7 @@ def main() -> int:
     for pair in chosen:
         print(f"== Airflow {pair.airflow}, Python {pair.python}", flush=True)
         folder = pair.folder(arguments.folder, "airflow")
-        wanted = ["--editable", ".[s3,media,sandbox]", "--group", "test"]
+        wanted = ["--editable", ".[s3,media,sandbox,fast]", "--group", "test"]
         python = environment(arguments.uv.absolute(), pair, folder, wanted)
         report = arguments.folder / f"{folder.name}.xml"
         report.unlink(missing_ok=True)

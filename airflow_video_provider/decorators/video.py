@@ -54,17 +54,16 @@ class _VideoDecoratedOperator(DecoratedOperator, VideoGenerateOperator):
             **kwargs,
         )
 
-    def execute(self, context: Context) -> dict[str, Any] | None:
+    def execute(self, context: Context) -> Any:
         """Call the function, then do what the operator does."""
         arguments = KeywordParameters.determine(self.python_callable, self.op_args, context).unpacking()
         returned = self.python_callable(*self.op_args, **{**arguments, **self.op_kwargs})
         self._take(_request_of(returned, self.python_callable.__name__))
-        result: dict[str, Any] | None = super().execute(context)
-        return result
+        return super().execute(context)
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], asked: Mapping[str, Any] | None = None
-    ) -> dict[str, Any] | None:
+    ) -> Any:
         """Resume in a fresh instance, in which the function is not called again."""
         self._take(asked or {})
         return super().execute_complete(context, event)
