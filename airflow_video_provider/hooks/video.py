@@ -162,7 +162,7 @@ class VideoHook(BaseHook):
         """Make the decisions of a wait for one task, as its gateway wants it; for :meth:`wait`.
 
         :param deadline: seconds since the epoch at which to give up; None for never.
-        :param more: see :func:`~airflow_video_provider.gateway.watch.watch_for`.
+        :param more: see ``gateway.watch.watch_for``.
         """
         expected = partial(HISTORY.expected, self.video_conn_id)
         return watch_for(self.get_conn().settings, expected, video_id, deadline=deadline, **more)

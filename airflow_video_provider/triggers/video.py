@@ -30,7 +30,7 @@ class VideoTaskTrigger(KillableTrigger):
     :param video_id: the gateway's task.
     :param poll_interval: seconds, the lowest interval between queries.
     :param max_poll_interval: seconds, the longest.
-    :param schedule: ``adaptive`` or ``fixed``; see :class:`~airflow_video_provider.gateway.pace.Schedule`.
+    :param schedule: ``adaptive`` or ``fixed``; see ``gateway.pace.Schedule``.
     :param deadline: seconds since the epoch; None waits for ever.
     :param first_poll_at: seconds since the epoch before which not to ask. Airflow can lose a task whose
         deferral lasts only a few seconds (LocalExecutor, seen on 2.11 and 3.3).

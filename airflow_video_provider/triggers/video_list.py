@@ -41,7 +41,7 @@ class VideoTaskListTrigger(KillableTrigger):
         ``submitted_at`` (seconds since the epoch) and ``model``.
     :param poll_interval: seconds, the lowest interval between two queries of a video.
     :param max_poll_interval: seconds, the longest.
-    :param schedule: ``adaptive`` or ``fixed``; see :class:`~airflow_video_provider.gateway.pace.Schedule`.
+    :param schedule: ``adaptive`` or ``fixed``; see ``gateway.pace.Schedule``.
     :param deadline: seconds since the epoch; None waits for ever.
     :param first_poll_at: seconds since the epoch before which not to query.
     :param submitted_at: seconds since the epoch at which the videos were submitted, where the list does not
