@@ -216,8 +216,12 @@ class VideoList:
 
     def _wait(self, hook: VideoHook) -> dict[str, Done]:
         """Wait here, one query after the other."""
-        watches = [self._watch(hook, row) for row in self._rows if row.error is None]
-        due = [(time.time(), number) for number in range(len(watches))]
+        rows = [row for row in self._rows if row.error is None]
+        watches = [self._watch(hook, row) for row in rows]
+        # What is paid for now is not there yet; what an earlier attempt paid for may be.
+        later = time.time() + self._operator.waits.poll_interval
+        due = [(0.0 if row.task is None else later, number) for number, row in enumerate(rows)]
+        heapq.heapify(due)
         ends: dict[str, Done] = {}
         while due:
             at, number = heapq.heappop(due)

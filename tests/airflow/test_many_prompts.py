@@ -771,7 +771,7 @@ with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False
 
     films = VideoGenerateOperator(
         task_id="films", model="veo3.1-fast", prompts=prompts(), poll_interval=1, timeout={timeout},
-        deferrable={deferrable}, retries=20, retry_delay=timedelta(0),
+        deferrable={deferrable}, retries=20, retry_delay=timedelta(0), schedule="fixed",
     )
     VideoTaskSensor(task_id="again", video_ids=films.output, poke_interval=1, deferrable=False)
 """
