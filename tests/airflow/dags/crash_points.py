@@ -143,8 +143,7 @@ class StruckOperator(VideoGenerateOperator):
         while True:
             with urllib.request.urlopen(f"{self.sandbox}/sandbox/payments", timeout=10) as reply:  # noqa: S310
                 paid = {payment["prompt"] for payment in json.load(reply)["payments"]}
-            hangs = [p for p in self.prompts or [self.prompt] if "[create-hang" in p]
-            if paid.issuperset(hangs):
+            if paid.issuperset(self.prompts or [self.prompt]):
                 BLOWS[self.blow]()
             time.sleep(0.2)
 
