@@ -206,6 +206,7 @@ def test_a_command_does_what_it_says(
     tried(command, elsewhere)
 
 
+@pytest.mark.slow
 def test_the_steps_of_start_land_a_file(
     elsewhere: Callable[[str], str], gateway_of_documents: Sandbox, tmp_path: Path
 ) -> None:
@@ -277,7 +278,14 @@ def submitted(gateway_of_documents: Sandbox) -> Callable[[str], str]:
 
 
 @pytest.mark.usefixtures("airflow_database")
-@pytest.mark.parametrize("block", [b for b in blocks("python") if is_dag(b)], ids=lambda block: block.name)
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, id=block.name, marks=[] if block.page.name == "README.md" else pytest.mark.slow)
+        for block in blocks("python")
+        if is_dag(block)
+    ],
+)
 def test_a_dag_runs_with_what_the_page_has_set_up(
     block: Block, elsewhere: Callable[[str], str], submitted: Callable[[str], str]
 ) -> None:
