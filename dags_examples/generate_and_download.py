@@ -53,6 +53,7 @@ def video_generate_and_download() -> None:
             aspect_ratio="16:9",
             deferrable=True,
             poll_interval=5,
+            max_poll_interval=10,  # the sandbox is quicker than any model: leave it out for a real gateway
             map_index_template="{{ ti.task.prompt | truncate(60) }}",
         )
         VideoDownloadOperator(

@@ -519,7 +519,7 @@ from airflow_video_provider.operators.video import VideoDownloadOperator, VideoG
 
 with DAG("landed", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
     films = VideoGenerateOperator.partial(
-        task_id="film", model="veo3.1-fast", poll_interval=1, timeout=60, deferrable=True
+        task_id="film", model="veo3.1-fast", poll_interval=1, schedule="fixed", timeout=60, deferrable=True
     ).expand(prompt=["a fox [time=1]", "a heron [time=1]"])
     VideoDownloadOperator.partial(
         task_id="land", destination="{destination}{{{{ params.folder }}}}/"

@@ -83,7 +83,7 @@ def _heartbeat(airflow: LocalAirflow) -> object:
     return airflow.query(statement)[0]["beat"]
 
 
-@pytest.mark.parametrize("answer", ["Approve", "Reject"])
+@pytest.mark.parametrize("answer", ["Approve", pytest.param("Reject", marks=pytest.mark.slow)])
 def test_only_what_a_person_approves_is_published(
     real_airflow: LocalAirflow, sandbox: Sandbox, tmp_path: Path, answer: str
 ) -> None:

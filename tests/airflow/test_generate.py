@@ -592,7 +592,8 @@ from airflow_video_provider.operators.video import VideoGenerateOperator
 
 with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
     VideoGenerateOperator.partial(
-        task_id="film", model="veo3.1-fast", poll_interval=1, timeout={timeout}, deferrable=True,
+        task_id="film", model="veo3.1-fast", poll_interval=1, schedule="fixed",
+        timeout={timeout}, deferrable=True,
         retries=20, retry_delay=timedelta(0),
     ).expand(prompt={prompts})
 """

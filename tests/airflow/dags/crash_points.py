@@ -158,6 +158,7 @@ def crash_points() -> None:
         task_id="film",
         model="sora-2",
         poll_interval=1,
+        schedule="fixed",
         retries=2,
         retry_delay=timedelta(seconds=1),
         execution_timeout=timedelta(minutes=10),

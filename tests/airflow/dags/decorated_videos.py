@@ -11,6 +11,7 @@ WAYS = {
     "model": "veo3.1-fast",
     "deferrable": True,
     "poll_interval": 1,
+    "schedule": "fixed",
     "retries": 3,
     "retry_delay": timedelta(seconds=1),
 }

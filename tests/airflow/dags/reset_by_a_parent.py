@@ -19,7 +19,12 @@ PROMPT = Param("", type="string")
 @dag(schedule=None, catchup=False, params={"prompt": PROMPT})
 def reset_child() -> None:
     VideoGenerateOperator(
-        task_id="film", prompt="{{ params.prompt }}", model="sora-2", deferrable=True, poll_interval=1
+        task_id="film",
+        prompt="{{ params.prompt }}",
+        model="sora-2",
+        deferrable=True,
+        poll_interval=1,
+        schedule="fixed",
     )
 
 
@@ -33,6 +38,7 @@ def reset_by_a_parent() -> None:
         reset_dag_run=True,
         wait_for_completion=True,
         poke_interval=1,
+        schedule="fixed",
         allowed_states=["success"],
         failed_states=["failed"],
         retries=2,
