@@ -41,7 +41,11 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 def commands() -> list[Any]:
     return [
-        pytest.param(command, id=f"{block.name} {command[:50]}")
+        pytest.param(
+            command,
+            id=f"{block.name} {command[:50]}",
+            marks=[] if block.page.name == "README.md" else pytest.mark.slow,
+        )
         for block in blocks("shell")
         for command in block.commands
     ]

@@ -47,6 +47,7 @@ class TestAnExample:
                 assert "truncate" in task.map_index_template, "Airflow keeps 250 characters of it"
 
 
+@pytest.mark.slow
 def test_the_grid_shows_prompts_and_not_numbers(real_airflow: LocalAirflow, tmp_path: Path) -> None:
     long = "a mole digs under a meadow, seen from the side, " * 9
     conf = {"prompts": ["a mole", long], "destination": f"{tmp_path.as_uri()}/"}

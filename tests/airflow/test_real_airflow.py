@@ -190,6 +190,7 @@ def test_a_person_who_kills_a_task_cancels_its_video_and_one_who_clears_it_does_
     wait_until(lambda: set(asked("DELETE")) == names, timeout=120, what="third cancelled video")
 
 
+@pytest.mark.slow
 def test_a_list_of_videos_is_one_task_instance_one_small_trigger_and_one_xcom(
     real_airflow: LocalAirflow, sandbox: Sandbox
 ) -> None:
@@ -218,6 +219,7 @@ def test_a_list_of_videos_is_one_task_instance_one_small_trigger_and_one_xcom(
     assert len(log) < 60_000, "the event is not in it"
 
 
+@pytest.mark.slow
 def test_a_wait_begins_in_the_triggerer_where_airflow_can_do_that(
     real_airflow: LocalAirflow, sandbox: Sandbox
 ) -> None:

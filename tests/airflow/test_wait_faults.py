@@ -25,7 +25,9 @@ READY = {"id": ID, "status": "completed", "video_url": "https://cdn.example/v.mp
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
-@pytest.fixture(params=[True, False], ids=["aiohttp", "httpcore"], autouse=True)
+@pytest.fixture(
+    params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["aiohttp", "httpcore"], autouse=True
+)
 def transport_in_use(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "is_fast", lambda: request.param)
 
