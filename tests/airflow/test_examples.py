@@ -43,7 +43,10 @@ class TestAnExample:
 
     def test_names_its_mapped_tasks(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for task in dag_of(path, monkeypatch).tasks:
-            if task.task_type.startswith("Video") and next(task.iter_mapped_task_groups(), task.is_mapped):
+            mapped = getattr(
+                task, "is_mapped", type(task).__name__ == "MappedOperator"
+            )  # 2.11 has no such word
+            if task.task_type.startswith("Video") and next(task.iter_mapped_task_groups(), mapped):
                 assert "truncate" in task.map_index_template, "Airflow keeps 250 characters of it"
 
 
