@@ -38,7 +38,6 @@ def reset_by_a_parent() -> None:
         reset_dag_run=True,
         wait_for_completion=True,
         poke_interval=1,
-        schedule="fixed",
         allowed_states=["success"],
         failed_states=["failed"],
         retries=2,
