@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_video_provider.gateway.task import VideoTask
     from airflow_video_provider.gateway.watch import TaskWatch, Verdict
 
-__all__ = ["HISTORY", "SharedGateway", "Waiting", "shared_gateway", "waiting_at"]
+__all__ = ["HISTORY", "SharedGateway", "Waiting", "learn", "shared_gateway", "waiting_at", "watch_at"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,17 @@ REFRESH = 60.0
 #: Seconds after its deadline for which a query may still stand in front of the gate.
 GRACE = 60.0
 OVERLOADED = 503
+
+
+def watch_at(video_conn_id: str, settings: GatewaySettings, video_id: str, **more: Any) -> TaskWatch:
+    """A watch as a connection wants it, which expects what this process has seen there."""
+    return watch_for(settings, partial(HISTORY.expected, video_conn_id), video_id, **more)
+
+
+def learn(video_conn_id: str, watch: TaskWatch) -> None:
+    """Remember how long the video of a wait took, once it is over and that can be told."""
+    if watch.took is not None and watch.task is not None:
+        HISTORY.note(video_conn_id, watch.model or watch.task.model, watch.took)
 
 
 class Waiting:
@@ -101,7 +112,7 @@ class SharedGateway:
 
     def watch(self, video_id: str, **more: Any) -> TaskWatch:
         """A watch as this connection wants it; see ``gateway.watch.watch_for``."""
-        return watch_for(self.settings, partial(HISTORY.expected, self.video_conn_id), video_id, **more)
+        return watch_at(self.video_conn_id, self.settings, video_id, **more)
 
     @contextmanager
     def client(self) -> Iterator[AsyncGateway]:
@@ -135,8 +146,7 @@ class SharedGateway:
             verdict = watch.on_task(answer, now=time.time())
             if answer.state.is_final and isinstance(verdict, Done):
                 metrics.ended(self.video_conn_id, answer.model, watch)
-                if watch.took is not None:
-                    HISTORY.note(self.video_conn_id, watch.model or answer.model, watch.took)
+                learn(self.video_conn_id, watch)
         if isinstance(verdict, Wait):
             waiting.expects(self.turns.gate, verdict.seconds)
         return verdict

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_video_provider.gateway.errors import GatewayError, RateLimitError, TransportError
-from airflow_video_provider.gateway.watch import Done, TaskWatch, watch_for
+from airflow_video_provider.gateway.watch import Done, TaskWatch
 from airflow_video_provider.get_provider_info import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
 from airflow_video_provider.hooks.connection import (
     allowed_hosts_from_connection,
@@ -21,7 +21,7 @@ from airflow_video_provider.hooks.connection import (
     secrets_of,
     settings_from_connection,
 )
-from airflow_video_provider.hooks.shared import HISTORY, shared_gateway
+from airflow_video_provider.hooks.shared import learn, shared_gateway, watch_at
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -164,8 +164,8 @@ class VideoHook(BaseHook):
         :param deadline: seconds since the epoch at which to give up; None for never.
         :param more: see ``gateway.watch.watch_for``.
         """
-        expected = partial(HISTORY.expected, self.video_conn_id)
-        return watch_for(self.get_conn().settings, expected, video_id, deadline=deadline, **more)
+        settings = self.get_conn().settings
+        return watch_at(self.video_conn_id, settings, video_id, deadline=deadline, **more)
 
     def ask(self, watch: TaskWatch) -> Done | float:
         """Ask once and let the watch decide.
@@ -178,8 +178,8 @@ class VideoHook(BaseHook):
             verdict = watch.on_error(error, now=time.time())
         else:
             verdict = watch.on_task(task, now=time.time())
-            if isinstance(verdict, Done) and watch.took is not None:
-                HISTORY.note(self.video_conn_id, watch.model or task.model, watch.took)
+            if isinstance(verdict, Done):
+                learn(self.video_conn_id, watch)
         if watch.news:
             self.log.info("video %s: %s", watch.video_id, watch.news)
         return verdict if isinstance(verdict, Done) else verdict.seconds
