@@ -14,13 +14,13 @@ from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, ScheduleMode
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End
 from airflow_video_provider.hooks.shared import shared_gateway, waiting_at
-from airflow_video_provider.triggers.kills import KillableTrigger
+from airflow_video_provider.triggers.polling import PollingTrigger
 from airflow_video_provider.waiting import utc
 
 __all__ = ["VideoTaskTrigger"]
 
 
-class VideoTaskTrigger(KillableTrigger):
+class VideoTaskTrigger(PollingTrigger):
     """Ask until the task ends or the deadline passes, and yield exactly one event.
 
     It never submits and never downloads. All arguments are plain JSON and absolute, so a restarted triggerer
@@ -55,36 +55,25 @@ class VideoTaskTrigger(KillableTrigger):
         unreachable_after: float = UNREACHABLE_AFTER,
         cancel_on_kill: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.video_conn_id = video_conn_id
+        super().__init__(
+            video_conn_id=video_conn_id,
+            poll_interval=poll_interval,
+            max_poll_interval=max_poll_interval,
+            schedule=schedule,
+            deadline=deadline,
+            first_poll_at=first_poll_at,
+            submitted_at=submitted_at,
+            model=model,
+            unreachable_after=unreachable_after,
+            cancel_on_kill=cancel_on_kill,
+        )
         self.video_id = video_id
-        self.poll_interval = poll_interval
-        self.max_poll_interval = max_poll_interval
-        self.schedule = schedule
-        self.deadline = deadline
-        self.first_poll_at = first_poll_at
-        self.submitted_at = submitted_at
-        self.model = model
-        self.unreachable_after = unreachable_after
-        self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments: everything that the constructor takes."""
         return (
             "airflow_video_provider.triggers.video.VideoTaskTrigger",
-            {
-                "video_conn_id": self.video_conn_id,
-                "video_id": self.video_id,
-                "poll_interval": self.poll_interval,
-                "max_poll_interval": self.max_poll_interval,
-                "schedule": self.schedule,
-                "deadline": self.deadline,
-                "first_poll_at": self.first_poll_at,
-                "submitted_at": self.submitted_at,
-                "model": self.model,
-                "unreachable_after": self.unreachable_after,
-                "cancel_on_kill": self.cancel_on_kill,
-            },
+            {**self.arguments(), "video_id": self.video_id},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -116,16 +105,7 @@ class VideoTaskTrigger(KillableTrigger):
         late = time.time() - self.first_poll_at
         await asyncio.sleep(max(-late, 0.0))
         async with shared_gateway(self.video_conn_id) as shared:
-            watch = shared.watch(
-                self.video_id,
-                deadline=self.deadline,
-                interval=self.poll_interval,
-                max_interval=self.max_poll_interval,
-                mode=self.schedule,
-                unreachable_after=self.unreachable_after,
-                started_at=self.submitted_at,
-                model=self.model,
-            )
+            watch = shared.watch(self.video_id, **self.of_watch())
             with waiting_at(shared, watch) as waiting:
                 if self.first_poll_at and late > self.poll_interval:
                     # The triggerer was started anew, and all of its waits with it.

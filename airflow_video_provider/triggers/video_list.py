@@ -13,7 +13,7 @@ from airflow_video_provider.gateway.ends import FailIf, ListEnd
 from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, ScheduleMode
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER
 from airflow_video_provider.hooks.many import Awaited, ListWait
-from airflow_video_provider.triggers.kills import KillableTrigger
+from airflow_video_provider.triggers.polling import PollingTrigger
 from airflow_video_provider.waiting import utc
 
 __all__ = ["VideoTaskListTrigger"]
@@ -28,7 +28,7 @@ class _ListEvent(TriggerEvent):
     __str__ = __repr__
 
 
-class VideoTaskListTrigger(KillableTrigger):
+class VideoTaskListTrigger(PollingTrigger):
     """Query a list of tasks until each has ended or the deadline passes, and yield exactly one event.
 
     The ids are not in the trigger's row but in an XCom, which whoever defers has pushed before: thousands of
@@ -70,39 +70,27 @@ class VideoTaskListTrigger(KillableTrigger):
         fail_if: FailIf = "any",
         cancel_on_kill: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.video_conn_id = video_conn_id
+        super().__init__(
+            video_conn_id=video_conn_id,
+            poll_interval=poll_interval,
+            max_poll_interval=max_poll_interval,
+            schedule=schedule,
+            deadline=deadline,
+            first_poll_at=first_poll_at,
+            submitted_at=submitted_at,
+            model=model,
+            unreachable_after=unreachable_after,
+            cancel_on_kill=cancel_on_kill,
+        )
         self.video_ids = dict(video_ids)
-        self.poll_interval = poll_interval
-        self.max_poll_interval = max_poll_interval
-        self.schedule = schedule
-        self.deadline = deadline
-        self.first_poll_at = first_poll_at
-        self.submitted_at = submitted_at
-        self.model = model
-        self.unreachable_after = unreachable_after
         self.fail_if = fail_if
-        self.cancel_on_kill = cancel_on_kill
         self._waits: ListWait | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments: everything that the constructor takes."""
         return (
             "airflow_video_provider.triggers.video_list.VideoTaskListTrigger",
-            {
-                "video_conn_id": self.video_conn_id,
-                "video_ids": self.video_ids,
-                "poll_interval": self.poll_interval,
-                "max_poll_interval": self.max_poll_interval,
-                "schedule": self.schedule,
-                "deadline": self.deadline,
-                "first_poll_at": self.first_poll_at,
-                "submitted_at": self.submitted_at,
-                "model": self.model,
-                "unreachable_after": self.unreachable_after,
-                "fail_if": self.fail_if,
-                "cancel_on_kill": self.cancel_on_kill,
-            },
+            {**self.arguments(), "video_ids": self.video_ids, "fail_if": self.fail_if},
         )
 
     @property
@@ -129,16 +117,8 @@ class VideoTaskListTrigger(KillableTrigger):
         self.log.info(
             "waiting for %d videos%s", len(entries), f" until {utc(self.deadline)}" if self.deadline else ""
         )
-        of_watch = {
-            "deadline": self.deadline,
-            "interval": self.poll_interval,
-            "max_interval": self.max_poll_interval,
-            "mode": self.schedule,
-            "unreachable_after": self.unreachable_after,
-            "started_at": self.submitted_at,
-            "model": self.model,
-        }
-        self._waits = ListWait(self.video_conn_id, map(Awaited.of, entries), log=self.log, of_watch=of_watch)
+        videos = map(Awaited.of, entries)
+        self._waits = ListWait(self.video_conn_id, videos, log=self.log, of_watch=self.of_watch())
         return await self._waits.until_all_end(self.fail_if)
 
     async def _entries(self) -> list[Any] | None:
