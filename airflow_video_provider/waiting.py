@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
@@ -69,23 +69,31 @@ class Waits:
             "unreachable_after": self.unreachable_after,
         }
 
+    def of_list_trigger(self, deadline: float | None) -> dict[str, Any]:
+        """As arguments of a trigger that is made now."""
+        return {**asdict(self), "deadline": deadline, "first_poll_at": time.time() + SHORTEST_DEFERRAL}
+
     def of_trigger(self, watch: TaskWatch) -> dict[str, Any]:
         """As arguments of a trigger that goes on with a watch."""
+        made_now = self.of_list_trigger(watch.deadline)
         return {
+            **made_now,
             "poll_interval": watch.schedule.interval,
-            "max_poll_interval": self.max_poll_interval,
-            "schedule": self.schedule,
-            "unreachable_after": self.unreachable_after,
-            "deadline": watch.deadline,
             "submitted_at": watch.started_at,
             "model": watch.model,
-            "first_poll_at": max(watch.next_at or 0.0, soonest_after_deferral()),
+            "first_poll_at": max(watch.next_at or 0.0, made_now["first_poll_at"]),
         }
 
 
-def soonest_after_deferral() -> float:
-    """Seconds since the epoch before which a trigger that is made now is not to end."""
-    return time.time() + SHORTEST_DEFERRAL
+def xcom_of(ti: Any, key: str) -> dict[str, Any]:
+    """Where an XCom of a task instance is, as what reads it takes it."""
+    return {
+        "dag_id": ti.dag_id,
+        "run_id": ti.run_id,
+        "task_id": ti.task_id,
+        "map_index": ti.map_index,
+        "key": key,
+    }
 
 
 def utc(seconds: float) -> str:

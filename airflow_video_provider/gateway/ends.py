@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from airflow_video_provider.gateway.watch import Done, End
+from airflow_video_provider.gateway.verdict import Done, End
 
-__all__ = ["FailIf", "Failure", "ListEnd", "counted", "left"]
+__all__ = ["FailIf", "Failure", "ListEnd", "counted", "left", "shortened"]
 
 FailIf = Literal["any", "first", "all"]
 """When the wait for a list fails: at its end if ``any`` video did not succeed, at the ``first`` that does
@@ -101,14 +101,15 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def _told(bad: Sequence[Done]) -> str:
-    told = [_shortened(bad[0].message, LONGEST_FIRST)]
-    told += [_shortened(done.message, LONGEST_OTHER) for done in bad[1:TOLD]]
+    told = [shortened(bad[0].message, LONGEST_FIRST)]
+    told += [shortened(done.message, LONGEST_OTHER) for done in bad[1:TOLD]]
     if len(bad) > TOLD:
         told.append(f"and {len(bad) - TOLD} more, each with a line in the log")
     return "; ".join(told)
 
 
-def _shortened(message: str, longest: int) -> str:
+def shortened(message: str, longest: int) -> str:
+    """At most so many characters of a message."""
     return message if len(message) <= longest else f"{message[: longest - 1]}…"
 
 

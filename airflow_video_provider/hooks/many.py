@@ -17,7 +17,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_video_provider.gateway.ends import FailIf, ListEnd, counted, left
 from airflow_video_provider.gateway.errors import InvalidRequestError
-from airflow_video_provider.gateway.watch import Done, End, TaskWatch, Verdict
+from airflow_video_provider.gateway.verdict import Done, End, Verdict
+from airflow_video_provider.gateway.watch import TaskWatch
 from airflow_video_provider.hooks.shared import SharedGateway, shared_gateway, waiting_at
 
 __all__ = ["Awaited", "ListWait"]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_video_provider.gateway.errors import GatewayError, RateLimitError, TransportError
-from airflow_video_provider.gateway.watch import Done, TaskWatch
+from airflow_video_provider.gateway.verdict import Done
+from airflow_video_provider.gateway.watch import TaskWatch
 from airflow_video_provider.get_provider_info import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
 from airflow_video_provider.hooks.connection import (
     allowed_hosts_from_connection,

@@ -15,7 +15,7 @@ from airflow_video_provider.exceptions import (
 )
 from airflow_video_provider.gateway.errors import GatewayError
 from airflow_video_provider.gateway.refusals import Refusal, is_bot_check
-from airflow_video_provider.gateway.watch import Done, End
+from airflow_video_provider.gateway.verdict import Done, End
 from airflow_video_provider.ledger import Ended, Policy, State, Submission
 
 if TYPE_CHECKING:

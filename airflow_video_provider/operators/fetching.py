@@ -21,7 +21,7 @@ from airflow_video_provider.exceptions import (
     sentences,
 )
 from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, NotFoundError
-from airflow_video_provider.gateway.watch import Done, End
+from airflow_video_provider.gateway.verdict import Done, End
 from airflow_video_provider.operators.destinations import numbered, numbered_path
 
 if TYPE_CHECKING:

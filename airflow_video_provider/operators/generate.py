@@ -14,7 +14,8 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 from airflow_video_provider.cancelling import Cancellation
 from airflow_video_provider.costs import report_end
 from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, LOWEST_INTERVAL, ScheduleMode
-from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
+from airflow_video_provider.gateway.verdict import Done, End
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.ledger import (
     Attempt,

@@ -25,8 +25,9 @@ from airflow_video_provider.exceptions import (
     VideoSubmitFailed,
     sentences,
 )
-from airflow_video_provider.gateway.ends import ListEnd
-from airflow_video_provider.gateway.watch import Done, End, TaskWatch
+from airflow_video_provider.gateway.ends import ListEnd, shortened
+from airflow_video_provider.gateway.verdict import Done, End
+from airflow_video_provider.gateway.watch import TaskWatch
 from airflow_video_provider.hooks.video import VideoHook
 from airflow_video_provider.ledger import (
     Attempt,
@@ -43,7 +44,7 @@ from airflow_video_provider.operators.list_items import settled
 from airflow_video_provider.remembering import noted, reading, tidied_up
 from airflow_video_provider.submitting_many import Settled, name_of
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
-from airflow_video_provider.waiting import SAFETY_NET, soonest_after_deferral
+from airflow_video_provider.waiting import SAFETY_NET, xcom_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -185,7 +186,6 @@ class VideoList:
         return max(s.waiting_since or s.begun_at for s in running) + self._operator.timeout
 
     def _defer(self) -> NoReturn:
-        ti: Any = self._context["ti"]
         self._push(
             ITEMS, {"items": [row.as_json() for row in self._rows], "left": sorted(self._ledgers.left)}
         )
@@ -195,24 +195,16 @@ class VideoList:
             if row.submission and row.error is None
         ]
         self._push(VIDEOS, videos)
-        waits, deadline, now = self._operator.waits, self._deadline(), time.time()
+        deadline, now = self._deadline(), time.time()
         self._operator.defer(
             trigger=VideoTaskListTrigger(
                 video_conn_id=self._operator.video_conn_id,
-                video_ids={
-                    "dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id,
-                    "map_index": ti.map_index, "key": VIDEOS,
-                },
-                poll_interval=waits.poll_interval,
-                max_poll_interval=waits.max_poll_interval,
-                schedule=waits.schedule,
-                unreachable_after=waits.unreachable_after,
-                deadline=deadline,
-                first_poll_at=soonest_after_deferral(),
+                video_ids=xcom_of(self._context["ti"], VIDEOS),
+                **self._operator.waits.of_list_trigger(deadline),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(deadline - now, 0.0)) + SAFETY_NET,
-        )  # fmt: skip
+        )
 
     def _wait(self, hook: VideoHook) -> dict[str, Done]:
         """Wait here, one query after the other."""
@@ -324,7 +316,9 @@ def _prompt_of(row: _Row, prompts: Sequence[Any]) -> str | None:
 
 def _failure_of(failed: Sequence[_Row], of: int) -> AirflowException:
     """One error for all items that failed; Airflow retries it if that helps any of them."""
-    told = "; ".join(f"{name_of(row.place)}: {_shortened(str(row.error))}" for row in failed[:MOST_TOLD])
+    told = "; ".join(
+        f"{name_of(row.place)}: {shortened(str(row.error), LONGEST_TOLD)}" for row in failed[:MOST_TOLD]
+    )
     more = len(failed) - MOST_TOLD
     said = f"{len(failed)} of {of} videos failed: {told}"
     if more > 0:
@@ -333,7 +327,3 @@ def _failure_of(failed: Sequence[_Row], of: int) -> AirflowException:
         return AirflowFailException(sentences(said))
     help_ = "A retry re-attaches to what is paid for, and pays for what was never paid for, or failed, alone"
     return VideoListFailed(sentences(said, help_))
-
-
-def _shortened(message: str) -> str:
-    return message if len(message) <= LONGEST_TOLD else f"{message[: LONGEST_TOLD - 1]}…"

@@ -6,6 +6,7 @@ Airflow reads two attributes of the task when it schedules it: ``start_from_trig
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,7 @@ def start_trigger_args(sensor: BaseSensorOperator, video_id: object, conn_id: st
         trigger_kwargs={
             "video_conn_id": conn_id,
             "video_id": video_id,
-            "poll_interval": waits.poll_interval,
-            "max_poll_interval": waits.max_poll_interval,
-            "schedule": waits.schedule,
-            "unreachable_after": waits.unreachable_after,
+            **asdict(waits),
             "deadline_before_end": ends_after.total_seconds() - sensor.timeout,
         },
         next_method="execute_complete",

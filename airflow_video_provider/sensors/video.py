@@ -23,7 +23,8 @@ from airflow_video_provider.exceptions import VideoGatewayUnreachable
 from airflow_video_provider.gateway.ends import FailIf, ListEnd
 from airflow_video_provider.gateway.errors import ErrorKind, GatewayError
 from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, LOWEST_INTERVAL, ScheduleMode
-from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
+from airflow_video_provider.gateway.verdict import Done, End
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, TaskWatch
 from airflow_video_provider.hooks.many import Awaited, ListWait
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.sensors.from_trigger import start_trigger_args, why_not_from_trigger
@@ -34,6 +35,7 @@ from airflow_video_provider.waiting import (
     Waits,
     video_id_of,
     video_ids_of,
+    xcom_of,
 )
 
 if TYPE_CHECKING:
@@ -259,19 +261,12 @@ class VideoTaskSensor(BaseSensorOperator):
             raise _RAISED[done.end](done.message)
         ti = context["ti"]
         ti.xcom_push(key=IDS_KEY, value=ids)
-        watch.next_at = None  # of the first video alone
         self.defer(
             trigger=VideoTaskListTrigger(
                 video_conn_id=self.video_conn_id,
-                video_ids={
-                    "dag_id": ti.dag_id,
-                    "run_id": ti.run_id,
-                    "task_id": ti.task_id,
-                    "map_index": ti.map_index,
-                    "key": IDS_KEY,
-                },
+                video_ids=xcom_of(ti, IDS_KEY),
                 fail_if=self.fail_if,
-                **{**self.waits.of_trigger(watch), "submitted_at": None, "model": None},
+                **self.waits.of_list_trigger(watch.deadline),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout) + SAFETY_NET,

@@ -12,7 +12,8 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, ScheduleMode
-from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End
+from airflow_video_provider.gateway.verdict import Done, End
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER
 from airflow_video_provider.hooks.shared import shared_gateway, waiting_at
 from airflow_video_provider.triggers.polling import PollingTrigger
 from airflow_video_provider.waiting import utc

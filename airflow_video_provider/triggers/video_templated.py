@@ -9,7 +9,7 @@ from typing import Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_video_provider.gateway.errors import InvalidRequestError
-from airflow_video_provider.gateway.watch import Done, End
+from airflow_video_provider.gateway.verdict import Done, End
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from airflow_video_provider.waiting import video_id_of
 

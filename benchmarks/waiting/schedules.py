@@ -8,7 +8,8 @@ from functools import lru_cache
 from airflow_video_provider.gateway.durations import Expectation, History, expected_of_family
 from airflow_video_provider.gateway.pace import Schedule
 from airflow_video_provider.gateway.task import VideoTask
-from airflow_video_provider.gateway.watch import Done, TaskWatch
+from airflow_video_provider.gateway.verdict import Done
+from airflow_video_provider.gateway.watch import TaskWatch
 
 __all__ = ["Poller"]
 

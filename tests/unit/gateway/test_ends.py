@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_video_provider.gateway.ends import FailIf, ListEnd, counted, left
 from airflow_video_provider.gateway.state import TaskState
 from airflow_video_provider.gateway.task import VideoTask
-from airflow_video_provider.gateway.watch import Done, End
+from airflow_video_provider.gateway.verdict import Done, End
 
 RULES: tuple[FailIf, ...] = get_args(FailIf)
 BAD = [End.FAILED, End.REFUSED, End.GONE, End.TIMED_OUT, End.UNREACHABLE]

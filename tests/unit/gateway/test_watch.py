@@ -23,16 +23,14 @@ from airflow_video_provider.gateway import (
     VideoTask,
 )
 from airflow_video_provider.gateway.pace import Schedule
+from airflow_video_provider.gateway.verdict import Done, End, Wait
 from airflow_video_provider.gateway.watch import (
     GONE_AFTER,
     NO_FIRST_CONTACT_AFTER,
     UNREACHABLE_AFTER,
     URL_ASK_INTERVAL,
     URL_ASKS,
-    Done,
-    End,
     TaskWatch,
-    Wait,
 )
 
 #: A machine under load is no fault of the code.
