@@ -36,6 +36,7 @@ def video_approve_before_publishing() -> None:
         model="veo3.1-fast",
         aspect_ratio="16:9",
         deferrable=True,
+        max_poll_interval=10,  # the sandbox is quicker than any model: leave it out for a real gateway
     )
     download = VideoDownloadOperator(
         task_id="download",

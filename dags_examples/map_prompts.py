@@ -36,6 +36,7 @@ def video_map_prompts() -> None:
         model="veo3.1-fast",
         aspect_ratio="16:9",
         deferrable=True,
+        max_poll_interval=10,  # the sandbox is quicker than any model: leave it out for a real gateway
         max_active_tis_per_dag=10,
         map_index_template="{{ ti.task.prompt | truncate(60) }}",
     ).expand(prompt=write_prompts())

@@ -30,7 +30,7 @@ def video_sensor_on_submitted_id() -> None:
         task_id="wait",
         video_id="{{ params.video_id }}",
         deferrable=True,
-        poke_interval=10,
+        max_poll_interval=10,  # the sandbox is quicker than any model: leave it out for a real gateway
         timeout=timedelta(minutes=30).total_seconds(),
     )
     VideoDownloadOperator(task_id="download", video=wait.output, destination="{{ params.destination }}")
