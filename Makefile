@@ -31,6 +31,8 @@ export UV_PYTHON_DOWNLOADS := never
 # One Airflow for each kind of memory: the task state store (3.3), Variables through the API server (3.1), and
 # Variables in the database (2.11).
 CRASHES := tests/airflow/test_crash_points.py
+# Two processes share the files of tests between them: most of their time is waiting.
+SHARED := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
@@ -54,13 +56,13 @@ demo-cluster: $(ENV_3)/.stamp servers ## a distributed Airflow (Celery, two of e
 test: lint arch unit docs test-2.11 test-3.3 ## everything that CI runs
 
 unit: $(ENV_3)/.stamp ## tests that need no Airflow
-	$(PY_3) -m pytest -p scripts.no_airflow tests/unit
+	$(PY_3) -m pytest $(SHARED) -p scripts.no_airflow tests/unit
 
 arch: $(ENV_3)/.stamp ## who may import whom
 	$(PY_3) -m pytest tests/test_architecture.py
 
 test-3.3: $(ENV_3)/.stamp servers ## tests on Airflow 3.3, a real scheduler and triggerer among them
-	$(PY_3) -m pytest -m "not slow" tests/airflow tests/system
+	$(PY_3) -m pytest $(SHARED) -m "not slow" tests/airflow tests/system
 
 test-system: $(ENV_3)/.stamp $(ENV_31)/.stamp $(ENV_2)/.stamp servers ## the slow tests too: workers struck at each point, a distributed Airflow whose parts die (CLUSTER_SEEDS="1 2 3")
 	$(PY_2) -m pytest $(CRASHES)
@@ -68,7 +70,7 @@ test-system: $(ENV_3)/.stamp $(ENV_31)/.stamp $(ENV_2)/.stamp servers ## the slo
 	$(PY_3) -m pytest tests/system $(CRASHES)
 
 test-2.11: $(ENV_2)/.stamp ## tests on Airflow 2.11
-	$(PY_2) -m pytest -m "not slow" tests/airflow
+	$(PY_2) -m pytest $(SHARED) -m "not slow" tests/airflow
 
 test-gateways: $(ENV_3)/.stamp $(ENV_LITELLM)/.stamp nginx ## programs of others: a LiteLLM proxy, the openai client, FastAPI, Node, nginx
 	GATEWAYS_PYTHON=$(ENV_LITELLM)/bin/python $(PY_3) -m pytest tests/gateways

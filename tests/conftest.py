@@ -25,6 +25,14 @@ AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 #: Example Dags that need a newer Airflow than 2.11.
 NEEDS = {"approve_before_publishing.py": (3, 1)}
 
+#: Files that wait for an Airflow of their own. Of two processes that share the tests, one would sit
+#: idle at the end if these came in the order of the alphabet.
+LONG = ("test_real_airflow", "test_documents", "test_demos", "test_crash_points", "test_examples")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 def pytest_configure() -> None:
     # What stops a test run in CI is SIGTERM, and Python dies of that without stopping the servers.

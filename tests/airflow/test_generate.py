@@ -594,7 +594,7 @@ with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False
     VideoGenerateOperator.partial(
         task_id="film", model="veo3.1-fast", poll_interval=1, schedule="fixed",
         timeout={timeout}, deferrable=True,
-        retries=20, retry_delay=timedelta(0),
+        retries=1000, retry_delay=timedelta(0),  # a retry takes 0.1 s or less, and 2 s are to be bridged
     ).expand(prompt={prompts})
 """
 
