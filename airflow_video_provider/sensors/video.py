@@ -27,16 +27,11 @@ from airflow_video_provider.gateway.verdict import Done, End
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, TaskWatch
 from airflow_video_provider.hooks.many import Awaited, ListWait
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
+from airflow_video_provider.resuming import ResumesItsOwnAttempt
 from airflow_video_provider.sensors.from_trigger import start_trigger_args, why_not_from_trigger
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
-from airflow_video_provider.waiting import (
-    SAFETY_NET,
-    Waits,
-    video_id_of,
-    video_ids_of,
-    xcom_of,
-)
+from airflow_video_provider.waiting import Waits, video_id_of, video_ids_of, xcom_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -58,7 +53,7 @@ IDS_KEY = "video_ids"
 _NOT_GIVEN: Any = object()
 
 
-class VideoTaskSensor(BaseSensorOperator):
+class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
     """Wait until a gateway has finished a video, or a list of them; return the task as plain JSON.
 
     Asking is free: a retry of the sensor asks again and pays nothing. A failed generation fails the sensor
@@ -161,7 +156,7 @@ class VideoTaskSensor(BaseSensorOperator):
         with self._skipping():
             if self.many and (self.deferrable or not self.reschedule):
                 return self._wait_for_many(context)
-            return self._ask_then_defer() if self.deferrable else super().execute(context)
+            return self._ask_then_defer(context) if self.deferrable else super().execute(context)
 
     @contextmanager
     def _skipping(self) -> Iterator[None]:
@@ -177,23 +172,20 @@ class VideoTaskSensor(BaseSensorOperator):
                 raise AirflowSkipException(str(error)) from error
             raise
 
-    def _ask_then_defer(self) -> dict[str, Any] | None:
+    def _ask_then_defer(self, context: Context) -> dict[str, Any] | None:
         deadline = time.time() + self.timeout
         with VideoHook(self.video_conn_id) as hook:
             watch = self._new_watch(hook, deadline)
             done = hook.wait(watch, first_contact_only=True)
         if done is None:
-            self._defer(watch)
+            self._defer(watch, context)
         return self._result(done)
 
-    def _defer(self, watch: TaskWatch) -> NoReturn:
-        self.defer(
-            trigger=VideoTaskTrigger(
-                video_conn_id=self.video_conn_id, video_id=watch.video_id, **self.waits.of_trigger(watch)
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout) + SAFETY_NET,
+    def _defer(self, watch: TaskWatch, context: Context) -> NoReturn:
+        trigger = VideoTaskTrigger(
+            video_conn_id=self.video_conn_id, video_id=watch.video_id, **self.waits.of_trigger(watch)
         )
+        self.defer_for(self.timeout, trigger, context)
 
     def execute_complete(
         self, context: Context, event: dict[str, Any]
@@ -261,16 +253,13 @@ class VideoTaskSensor(BaseSensorOperator):
             raise _RAISED[done.end](done.message)
         ti = context["ti"]
         ti.xcom_push(key=IDS_KEY, value=ids)
-        self.defer(
-            trigger=VideoTaskListTrigger(
-                video_conn_id=self.video_conn_id,
-                video_ids=xcom_of(ti, IDS_KEY),
-                fail_if=self.fail_if,
-                **self.waits.of_list_trigger(watch.deadline),
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout) + SAFETY_NET,
+        trigger = VideoTaskListTrigger(
+            video_conn_id=self.video_conn_id,
+            video_ids=xcom_of(ti, IDS_KEY),
+            fail_if=self.fail_if,
+            **self.waits.of_list_trigger(watch.deadline),
         )
+        self.defer_for(self.timeout, trigger, context)
 
     def _poke_many(self, context: Context) -> PokeReturnValue:
         # Every poke is a process of its own: there is no "a few more times".

@@ -40,6 +40,7 @@ from tests.airflow.support import (
     dag_file,
     film,
     restarted,
+    resume,
     run,
     states,
 )
@@ -662,7 +663,7 @@ class TestTheDeferredWait:
     def resumed(self, memory: Memory, waiting: Any, prompts: list[Any]) -> Any:
         operator = film(None, prompts=prompts, **memory.arguments)
         event = run(restarted(waiting.trigger, first_poll_at=0.0, poll_interval=0.05))
-        return getattr(operator, waiting.method_name)(context_of(memory.ti, memory.store), event=event)
+        return resume(operator, waiting, event, context_of(memory.ti, memory.store))
 
     def test_is_one_small_trigger_for_all(self, stored: Memory, gateway: Gateway) -> None:
         prompts = [f"{FOX} {number}" for number in range(40)]
@@ -703,7 +704,7 @@ class TestTheDeferredWait:
             )
         del memory.ti.xcoms["list_items"]
         with pytest.raises(AirflowException, match="a retry re-attaches to what is paid for"):
-            getattr(operator, waiting.method_name)(context_of(memory.ti, memory.store), event={"ends": []})
+            resume(operator, waiting, {"ends": []}, context_of(memory.ti, memory.store))
         memory.retry()
         assert len(attempt(memory, FOX, HERON)) == 2
         assert gateway.paid == 2
