@@ -113,6 +113,7 @@ def test_a_triggerer_that_dies_in_mid_wait_loses_nothing_and_a_retry_pays_nothin
     assert run.state == "success", [real_airflow.task_log(task) for task in run.failed]
     assert [paid_for(sandbox, prompt) for prompt in snails] == [count + 1 for count in before]
     assert run.task("patient").try_number == 1
+    assert "begins anew" not in real_airflow.task_log(run.task("patient")), "it is resumed in its own attempt"
     assert run.task("hasty").try_number > 1
     log = real_airflow.task_log(run.task("hasty"))
     assert "A retry re-attaches to it and pays nothing" in log
