@@ -44,6 +44,7 @@ from tests.airflow.support import (
     run,
     states,
 )
+from tests.conftest import AIRFLOW
 
 FOX, HERON, OWL = "a fox in the snow", "a heron in the reeds", "an owl at night"
 #: What each Airflow has; files are files on both.
@@ -791,6 +792,8 @@ class TestInADag:
     def test_a_list_from_upstream_is_paid_once_through_all_retries(
         self, gateway: Gateway, deferrable: bool, timeout: int, seconds: int
     ) -> None:
+        if deferrable and AIRFLOW == (3, 0):
+            pytest.skip("no trigger reads an XCom in the `dag.test()` of 3.0; in its triggerer they do")
         prompts = [f"{animal} [time={seconds}]" for animal in (FOX, HERON, OWL, FOX)]
         name = f"list_{deferrable}_{timeout}"
         source = DAG.format(name=name, prompts=prompts, timeout=timeout, deferrable=deferrable)
