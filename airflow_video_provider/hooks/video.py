@@ -46,7 +46,8 @@ class VideoHook(BaseHook):
 
     :param video_conn_id: connection of type ``video_gateway``: host = base URL (scheme defaults to https;
         port and path prefix are honoured), password = API key, extra = ``dialect``, ``create_encoding``,
-        ``timeout`` (seconds), ``headers``, ``forwarded_host``, ``verify``, ``allowed_hosts``.
+        ``timeout`` (seconds), ``headers``, ``forwarded_host``, ``verify``, ``allowed_hosts``,
+        ``console_url``.
     """
 
     conn_name_attr = "video_conn_id"

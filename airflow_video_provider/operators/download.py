@@ -31,6 +31,7 @@ from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestEr
 from airflow_video_provider.gateway.watch import Done, End, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.media.options import Check, DownloadOptions, IfExists, check_choice
+from airflow_video_provider.video_status import VideoStatus, download_status, failures_told, tell
 from airflow_video_provider.waiting import check_seconds, url_asks, video_id_of
 
 if TYPE_CHECKING:
@@ -141,6 +142,11 @@ class VideoDownloadOperator(BaseOperator):
         self._cancel: threading.Event | None = None
         self._landed: list[dict[str, Any]] = []
 
+    def ui_status(self) -> VideoStatus:
+        """What Airflow's UI is told where nothing landed."""
+        return VideoStatus("download", conn_id=self.video_conn_id)
+
+    @failures_told
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch, check, publish."""
         with VideoHook(self.video_conn_id) as hook:
@@ -150,6 +156,9 @@ class VideoDownloadOperator(BaseOperator):
             except InvalidRequestError as error:
                 raise AirflowFailException(str(error)) from None
             outcomes = self._fetch(hook, targets, common)
+            several, page = self.videos is not None, hook.get_conn().settings.console_page
+            status = download_status(self.video_conn_id, outcomes, targets, several=several, page=page)
+            tell(self, context["ti"], status)
         self._landed = [landed.as_dict() for landed in outcomes.values() if not isinstance(landed, Exception)]
         for landed in self._landed:
             self.log.info(

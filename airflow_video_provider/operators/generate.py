@@ -34,6 +34,7 @@ from airflow_video_provider.paying import NotRemembered
 from airflow_video_provider.remembering import not_remembered, read, stored
 from airflow_video_provider.submitting import Submitter
 from airflow_video_provider.triggers.video import VideoTaskTrigger
+from airflow_video_provider.video_status import VideoStatus, failures_told, tell
 from airflow_video_provider.waiting import SAFETY_NET, check_seconds, first_poll_at, poll_every, url_asks
 
 if TYPE_CHECKING:
@@ -165,6 +166,11 @@ class VideoGenerateOperator(BaseOperator):
         self._video_id: str | None = None
         self._cancellation: Cancellation | None = None
 
+    def ui_status(self) -> VideoStatus:
+        """What Airflow's UI is told before there is a video."""
+        return VideoStatus("generate", conn_id=self.video_conn_id, model=self.model, prompt=self.prompt)
+
+    @failures_told
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Validate, submit or re-attach, then wait."""
         ledger = self._ledger(context)
@@ -179,6 +185,7 @@ class VideoGenerateOperator(BaseOperator):
             self._video_id = submission.video_id
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="video_id", value=submission.video_id)
+            tell(self, context["ti"], self._status_of(submission, hook))
             if not self.wait_for_completion:
                 task = task or self._query(hook, submission)
                 return self._returned(task.as_json(), ledger, submission, context)
@@ -192,6 +199,7 @@ class VideoGenerateOperator(BaseOperator):
             self._defer(watch, submission)
         return self._result(done, ledger, submission, context)
 
+    @failures_told
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
         """Resume after the trigger's one event, in a fresh instance."""
         done = Done.from_event(event)
@@ -235,6 +243,12 @@ class VideoGenerateOperator(BaseOperator):
                     "Nothing was submitted; a retry queries it again",
                 )
             ) from None
+
+    def _status_of(self, submission: Submission, hook: VideoHook) -> VideoStatus:
+        video_id = str(submission.video_id)
+        page = hook.get_conn().settings.console_page(video_id)
+        begun = submission.begun_at
+        return replace(self.ui_status(), video_id=video_id, submitted_at=begun, console_url=page)
 
     def _push_id(self, ti: Any, submission: Submission) -> None:
         """The last resort of a video that is not remembered: it must not hide why."""

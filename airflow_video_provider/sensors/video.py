@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +25,7 @@ from airflow_video_provider.gateway.pace import PollSchedule
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.triggers.video import VideoTaskTrigger
+from airflow_video_provider.video_status import VideoStatus, failures_told, tell
 from airflow_video_provider.waiting import (
     SAFETY_NET,
     check_seconds,
@@ -93,10 +95,15 @@ class VideoTaskSensor(BaseSensorOperator):
         self.unreachable_after = check_seconds("unreachable_after", unreachable_after)
         self._watch: TaskWatch | None = None
 
+    def ui_status(self) -> VideoStatus:
+        """What Airflow's UI is told before the gateway was asked."""
+        return VideoStatus("wait", conn_id=self.video_conn_id)
+
+    @failures_told
     def execute(self, context: Context) -> Any:
         """Ask once; then defer, or poke as the mode says."""
         with self._skipping():
-            return self._ask_then_defer() if self.deferrable else super().execute(context)
+            return self._ask_then_defer(context) if self.deferrable else super().execute(context)
 
     @contextmanager
     def _skipping(self) -> Iterator[None]:
@@ -112,10 +119,11 @@ class VideoTaskSensor(BaseSensorOperator):
                 raise AirflowSkipException(str(error)) from error
             raise
 
-    def _ask_then_defer(self) -> dict[str, Any] | None:
+    def _ask_then_defer(self, context: Context) -> dict[str, Any] | None:
         deadline = time.time() + self.timeout
         with VideoHook(self.video_conn_id) as hook:
             watch = self._new_watch(hook, deadline)
+            self._tell(context["ti"], hook, watch)
             done = hook.wait(watch, first_contact_only=True)
         if done is None:
             self._defer(watch)
@@ -135,6 +143,7 @@ class VideoTaskSensor(BaseSensorOperator):
             timeout=timedelta(seconds=self.timeout) + SAFETY_NET,
         )
 
+    @failures_told
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
         """Resume after the trigger's one event, in a fresh instance."""
         with self._skipping():
@@ -146,6 +155,7 @@ class VideoTaskSensor(BaseSensorOperator):
             if self._watch is None:
                 # The sensor's own timeout is the deadline here.
                 self._watch = self._new_watch(hook, deadline=None)
+                self._tell(context["ti"], hook, self._watch)
                 # Airflow sleeps for it after this: no less than the gateway asks for.
                 self.poke_interval = max(self.poke_interval, self._watch.schedule.interval)
                 if self.reschedule:  # every poke is a process of its own: there is no "a few more times"
@@ -154,6 +164,10 @@ class VideoTaskSensor(BaseSensorOperator):
         if isinstance(verdict, Done):
             return PokeReturnValue(is_done=True, xcom_value=self._result(verdict))
         return PokeReturnValue(is_done=False)
+
+    def _tell(self, ti: Any, hook: VideoHook, watch: TaskWatch) -> None:
+        page = hook.get_conn().settings.console_page(watch.video_id)
+        tell(self, ti, replace(self.ui_status(), video_id=watch.video_id, console_url=page))
 
     def _new_watch(self, hook: VideoHook, deadline: float | None) -> TaskWatch:
         try:

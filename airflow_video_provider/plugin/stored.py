@@ -1,0 +1,145 @@
+"""The bytes of a video that landed, from its object storage, in blocks.
+
+What an XCom says is not to be believed: some people may write XComs and not read every file that the api-server
+can. So that a file is served only from a file system or an object store (never by a URL that would be fetched from
+somewhere), only if it has the size that was recorded, and only if it begins like a video.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+from airflow.exceptions import AirflowException
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_video_provider.media.calls import Patience
+from airflow_video_provider.media.deadline import Deadline
+from airflow_video_provider.media.destination import LOCAL, Destination
+from airflow_video_provider.media.errors import MediaError, excerpt
+from airflow_video_provider.media.options import MIB, DownloadOptions
+from airflow_video_provider.media.probe import sniff
+from airflow_video_provider.media.stores import AZURE, GCS, OTHERS, S3, Store, store_for
+
+__all__ = ["NotServed", "StoredVideo"]
+
+#: Memory of one stream: a block that is sent and the next one that is read.
+BLOCK = MIB
+#: Seconds for one block.
+TIMEOUT = 30.0
+#: Reads at a time, apart from the threads in which Airflow's own routes run: a slow store must not hold those.
+READERS = 8
+#: Seconds for which what was found at a name is believed: a player makes several requests in a row.
+TRUSTED_FOR = 30.0
+HEAD = 512
+
+_SERVED = LOCAL | S3 | GCS | AZURE | OTHERS | {"adl", "wasb", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
+
+_limiter: anyio.CapacityLimiter | None = None
+_seen: dict[tuple[str, int], tuple[float, str]] = {}
+
+
+class NotServed(Exception):
+    """There is no such video to be served; the text says why, for people who may see the Dag."""
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """A file as the XCom of a download tells of it.
+
+    :param size: bytes.
+    :param sha256: of the bytes, as hexadecimal text.
+    """
+
+    uri: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def from_facts(cls, facts: Any) -> StoredVideo:
+        """Read one of :attr:`VideoStatus.files`.
+
+        :raises NotServed: it is none that may be served.
+        """
+        uri, size, sha256 = (facts.get(name) for name in ("uri", "size", "sha256"))
+        if not isinstance(uri, str) or not isinstance(size, int) or not isinstance(sha256, str) or size <= 0:
+            raise NotServed("the record of this file is not complete")
+        scheme = urlsplit(uri).scheme.lower()
+        if scheme not in _SERVED or "::" in uri:
+            raise NotServed(f"files of {scheme or 'no'}:// are not served")
+        return cls(uri, size, sha256)
+
+    async def content_type(self) -> str:
+        """What the bytes are, by their beginning.
+
+        :raises NotServed: it is not there, cannot be read, or is not the video that landed.
+        """
+        key, now = (self.uri, self.size), time.monotonic()
+        if key in _seen and _seen[key][0] > now:
+            return _seen[key][1]
+        found = await _in_thread(self._look)
+        for stale in [seen for seen, (until, _) in _seen.items() if until <= now]:
+            del _seen[stale]
+        _seen[key] = (now + TRUSTED_FOR, found)
+        return found
+
+    async def blocks(self, begin: int, end: int) -> AsyncIterator[bytes]:
+        """Read the bytes from *begin* up to *end*, one block ahead of whoever takes them at the most.
+
+        :raises NotServed: the file was taken away meanwhile.
+        """
+        for at in range(begin, end, BLOCK):
+            yield await _in_thread(partial(self._read, at, min(at + BLOCK, end)))
+
+    def _look(self) -> str:
+        store, place = self._store()
+        try:
+            size = store.stat(place)
+            if size is None:
+                raise NotServed(f"{self.uri} is not there any more")
+            if size != self.size:
+                raise NotServed(f"{self.uri} was replaced: it has {size} bytes, and {self.size} landed")
+            kind = sniff(store.read(place, 0, min(HEAD, size)))
+        except NotServed:
+            raise
+        except Exception as error:  # whatever the store's client raises
+            raise _unreadable(self.uri, error) from error
+        if kind is None:
+            raise NotServed(f"{self.uri} does not begin like a video")
+        return kind.content_type
+
+    def _read(self, begin: int, end: int) -> bytes:
+        store, place = self._store()
+        try:
+            block = store.read(place, begin, end)
+        except Exception as error:  # whatever the store's client raises
+            raise _unreadable(self.uri, error) from error
+        if len(block) != end - begin:
+            raise NotServed(f"{self.uri} became shorter while it was read")
+        return block
+
+    def _store(self) -> tuple[Store, Destination]:
+        try:
+            place = Destination.parse(ObjectStoragePath(self.uri))
+        except (ValueError, ImportError, AirflowException, MediaError) as error:
+            raise NotServed(f"the api-server cannot open {self.uri}: {excerpt(str(error))}") from error
+        return store_for(place, Patience(Deadline.after(TIMEOUT), threading.Event()), DownloadOptions()), place
+
+
+def _unreadable(uri: str, error: Exception) -> NotServed:
+    """By what the store's client says: our own error for it speaks of putting a file."""
+    cause = error.__cause__ if isinstance(error, MediaError) and error.__cause__ else error
+    return NotServed(f"{uri} cannot be read: {type(cause).__name__}: {excerpt(str(cause))}")
+
+
+async def _in_thread(work: Any) -> Any:
+    global _limiter
+    if _limiter is None:
+        _limiter = anyio.CapacityLimiter(READERS)
+    return await anyio.to_thread.run_sync(work, limiter=_limiter)
