@@ -169,7 +169,7 @@ CONNECTION_FIELDS: tuple[ConnectionField, ...] = (
     ConnectionField(
         "console_url",
         "Console URL",
-        "The gateway's own page about a task, for people: Airflow shows it as the link \"Gateway\" of a task. "
+        'The gateway\'s own page about a task, for people: Airflow shows it as the link "Gateway" of a task. '
         "{video_id} stands for the task's id.",
         "the gateway's page about a task, for people, with `{video_id}` in it: the link *Gateway* "
         "[in Airflow's UI](docs/ui.md)",

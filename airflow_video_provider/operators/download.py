@@ -29,6 +29,7 @@ from airflow_video_provider.exceptions import (
 )
 from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, NotFoundError
 from airflow_video_provider.gateway.watch import Done, End, TaskWatch
+from airflow_video_provider.hooks.s3 import s3_client
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.media.options import Check, DownloadOptions, IfExists, check_choice
 from airflow_video_provider.video_status import VideoStatus, download_status, failures_told, tell
@@ -201,7 +202,7 @@ class VideoDownloadOperator(BaseOperator):
         settings = hook.get_conn().settings
         self._cancel = threading.Event()
         destination = _destination(self.destination)
-        s3_client, s3_transfer_config = _s3_client(destination, self.destination)
+        client, s3_transfer_config = s3_client(destination.fs, self.destination)
         return {
             "destination": destination,
             "file_name": self.file_name if self.destination.endswith("/") else None,
@@ -210,7 +211,7 @@ class VideoDownloadOperator(BaseOperator):
             "allowed_hosts": hook.allowed_hosts(),
             "temp_dir": self.temp_dir or None,
             "cancel": self._cancel,
-            "s3_client": s3_client,
+            "s3_client": client,
             "options": DownloadOptions(
                 **{
                     "verify": settings.verify,
@@ -418,19 +419,6 @@ def _is_unreachable(outcome: VideoFile | Exception) -> bool:
     if isinstance(outcome, TransferBroken):  # of a host that only the gateway can resolve, for example
         return not isinstance(outcome, DownloadTimeout)
     return isinstance(outcome, BadURL | RedirectRefused | UnsafeAddress | UntrustedCertificate)
-
-
-def _s3_client(destination: ObjectStoragePath, url: str) -> tuple[Any, Any]:
-    """A boto3 client and its transfer settings, as Airflow makes them for an S3 destination; else None."""
-    if destination.protocol not in {"s3", "s3a"} or destination.fs.anon:
-        return None, None
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
-    hook = S3Hook(aws_conn_id=urlsplit(url).netloc.rpartition("@")[0] or None)
-    settings = hook.service_config
-    if settings.get("signer") or settings.get("proxy-uri"):  # of these only the filesystem knows
-        return None, None
-    return hook.get_conn(), hook.transfer_config if settings.get("transfer_config_args") else None
 
 
 def _asset_uri(uri: str) -> str:

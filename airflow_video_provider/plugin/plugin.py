@@ -67,6 +67,4 @@ class VideoPlugin(AirflowPlugin):
     name = "video_gateway"
     operator_extra_links = [GatewayLink(), *([VideoLink()] if _HAS_VIEWS else [])]  # noqa: RUF012
     external_views = _views() if _HAS_VIEWS else []
-    fastapi_apps = (
-        [{"app": LazyApp(), "url_prefix": PREFIX, "name": "Video gateway"}] if _HAS_VIEWS else []
-    )
+    fastapi_apps = [{"app": LazyApp(), "url_prefix": PREFIX, "name": "Video gateway"}] if _HAS_VIEWS else []

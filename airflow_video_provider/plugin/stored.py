@@ -19,6 +19,7 @@ import anyio
 from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_video_provider.hooks.s3 import s3_client
 from airflow_video_provider.media.calls import Patience
 from airflow_video_provider.media.deadline import Deadline
 from airflow_video_provider.media.destination import LOCAL, Destination
@@ -41,8 +42,12 @@ HEAD = 512
 
 _SERVED = LOCAL | S3 | GCS | AZURE | OTHERS | {"adl", "wasb", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
 
+#: Seconds for which an S3 client is used: making one costs some 50 ms.
+CLIENTS_FOR = 300.0
+
 _limiter: anyio.CapacityLimiter | None = None
 _seen: dict[tuple[str, int], tuple[float, str]] = {}
+_clients: dict[str, tuple[float, Any]] = {}
 
 
 class NotServed(Exception):
@@ -127,9 +132,23 @@ class StoredVideo:
     def _store(self) -> tuple[Store, Destination]:
         try:
             place = Destination.parse(ObjectStoragePath(self.uri))
+            client = _s3_client(place, self.uri)
         except (ValueError, ImportError, AirflowException, MediaError) as error:
             raise NotServed(f"the api-server cannot open {self.uri}: {excerpt(str(error))}") from error
-        return store_for(place, Patience(Deadline.after(TIMEOUT), threading.Event()), DownloadOptions()), place
+        patience = Patience(Deadline.after(TIMEOUT), threading.Event())
+        return store_for(place, patience, DownloadOptions(), client), place
+
+
+def _s3_client(place: Destination, uri: str) -> Any:
+    """A client for each connection, made anew now and then: this process outlives what a connection says."""
+    key, now = urlsplit(uri).netloc, time.monotonic()
+    if key not in _clients or _clients[key][0] <= now:
+        client, _ = s3_client(place.fs, uri)
+        if client is not None:
+            # A range has no checksum of its own, and some stores send the whole object's with it.
+            client.meta.config.response_checksum_validation = "when_required"
+        _clients[key] = (now + CLIENTS_FOR, client)
+    return _clients[key][1]
 
 
 def _unreadable(uri: str, error: Exception) -> NotServed:

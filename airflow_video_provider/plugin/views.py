@@ -155,7 +155,9 @@ def tab_of(row: Recorded, run: Iterable[Recorded] = (), returned: Mapping[str, A
         usage = card.facts.get("usage") or common.pop("usage")
         return Tab(State.LANDED, card=card, **{**common, "usage": usage})
     if state is State.FAILED:
-        message = status.failure or "This attempt ended without a word of the operator: its log has the reason."
+        message = (
+            status.failure or "This attempt ended without a word of the operator: its log has the reason."
+        )
         return Tab(state, card=card, message=message, comes=what_comes(row), **common)
     submitted = status.submitted_at or (row.wait.submitted_at if row.wait else None)
     since = datetime.fromtimestamp(submitted, tz=UTC) if submitted else row.started_at
@@ -199,4 +201,6 @@ def next_query(wait: Wait, now: float) -> str:
     if (left := wait.first_poll_at - now) > 0:
         return f"in {left:.0f} s"
     shortest, longest = wait.polled_every
-    return f"within {longest:g} s" if shortest == longest else f"within {longest:g} s, {shortest:g} at the least"
+    return (
+        f"within {longest:g} s" if shortest == longest else f"within {longest:g} s, {shortest:g} at the least"
+    )

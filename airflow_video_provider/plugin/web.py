@@ -197,7 +197,9 @@ def videos_of_run(
     return _gallery(request, dag_id, run_id, state, model, page)
 
 
-def _gallery(request: Request, dag_id: str, run_id: str | None, state: str, model: str, number: int) -> Response:
+def _gallery(
+    request: Request, dag_id: str, run_id: str | None, state: str, model: str, number: int
+) -> Response:
     rows = rows_of(dag_id, run_id, limit=ENTRIES)
     cards = cards_of(rows)
     fitting = [c for c in cards if state in ("", c.state) and (not model or model == c.model)]

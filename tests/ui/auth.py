@@ -12,7 +12,9 @@ OUTSIDER = "outsider"
 class PerDagAuthManager(SimpleAuthManager):
     """An auth manager that tells Dags apart, as those of real deployments do."""
 
-    def is_authorized_dag(self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None) -> bool:
+    def is_authorized_dag(
+        self, *, method: Any, user: Any, access_entity: Any = None, details: Any = None
+    ) -> bool:
         if user.username == OUTSIDER and str(getattr(details, "id", None)).startswith("ui_"):
             return False
         return super().is_authorized_dag(

@@ -43,7 +43,11 @@ class UiAirflow(LocalAirflow):
 
     def token(self, user: str) -> str:
         """What a user's browser has after the login."""
-        return str(self._http("POST", "/auth/token", {"username": user, "password": USERS[user]}, None)["access_token"])
+        return str(
+            self._http("POST", "/auth/token", {"username": user, "password": USERS[user]}, None)[
+                "access_token"
+            ]
+        )
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         self._token = self._token or self.token("insider")
@@ -52,7 +56,10 @@ class UiAirflow(LocalAirflow):
 
 @pytest.fixture(scope="session")
 def airflow(
-    sandbox: Sandbox, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+    sandbox: Sandbox,
+    s3_server: S3Server,
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
 ) -> Iterator[UiAirflow]:
     """The Airflow that is looked at."""
     folder = tmp_path_factory.mktemp("ui")

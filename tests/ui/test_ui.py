@@ -6,16 +6,14 @@ import json
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pytest
 
 from scripts.deployment import DagRun
-from scripts.processes import wait_until
 from scripts.services import S3Server, Sandbox
 from tests.system.videos import h264
 from tests.ui.conftest import UiAirflow
@@ -49,14 +47,14 @@ def s3_run(airflow: UiAirflow, s3_server: S3Server) -> DagRun:
 
 
 @pytest.fixture(scope="module")
-def mixed_run(airflow: UiAirflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mixed_run(airflow: UiAirflow, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run in which a video waits, one failed, and one task landed two; its id."""
     folder = tmp_path_factory.mktemp("mixed")
     run_id = airflow.trigger("ui_one_of_each", {"destination": f"{folder.as_uri()}/"})
     airflow.wait_for_state("ui_one_of_each", run_id, "several", "success")
     airflow.wait_for_state("ui_one_of_each", run_id, "refused", "failed")
     airflow.wait_for_state("ui_one_of_each", run_id, "slow", "deferred")
-    yield run_id
+    return run_id
 
 
 def tab_url(run: DagRun, task_id: str, map_index: int = -1) -> str:
@@ -81,7 +79,9 @@ def shot(page: Any, docs: Path | None, name: str) -> None:
 def playing(frame: Any) -> None:
     """Play the tab's video, and see that time goes on in it and that it can be sought in."""
     frame.wait_for_function("document.querySelector('.stage video').readyState >= 2")
-    frame.evaluate("(v => { v.muted = true; v.loop = true; v.play() })(document.querySelector('.stage video'))")
+    frame.evaluate(
+        "(v => { v.muted = true; v.loop = true; v.play() })(document.querySelector('.stage video'))"
+    )
     frame.wait_for_function("document.querySelector('.stage video').currentTime > 0.3")
     frame.evaluate("document.querySelector('.stage video').pause()")
 
@@ -98,7 +98,12 @@ def sought(frame: Any, seconds: float) -> None:
 class TestTab:
     @pytest.mark.parametrize("store", ["local_run", "s3_run"])
     def test_a_landed_video_plays_and_can_be_sought_in(
-        self, store: str, request: pytest.FixtureRequest, airflow: UiAirflow, logged_in: Any, docs: Path | None
+        self,
+        store: str,
+        request: pytest.FixtureRequest,
+        airflow: UiAirflow,
+        logged_in: Any,
+        docs: Path | None,
     ) -> None:
         run = request.getfixturevalue(store)
         page = logged_in()
@@ -107,7 +112,13 @@ class TestTab:
         sought(frame, 1.5)
         landed = airflow.xcom(run.dag_id, run.run_id, DOWNLOAD, map_index=0)
         text = frame.inner_text("#page")
-        for shown in (landed["uri"], landed["sha256"], landed["video_codec"], landed["video_id"], "veo3.1-fast"):
+        for shown in (
+            landed["uri"],
+            landed["sha256"],
+            landed["video_codec"],
+            landed["video_id"],
+            "veo3.1-fast",
+        ):
             assert shown in text
         assert page.foreign == []
         assert page.problems == []
@@ -123,14 +134,23 @@ class TestTab:
     def test_seeking_in_a_long_video_fetches_a_range_and_not_what_lies_before(
         self, s3_run: DagRun, s3_server: S3Server, airflow: UiAirflow, logged_in: Any
     ) -> None:
-        plant(airflow, s3_run, 1, s3_server.root / "videos/ui/long.mp4", "s3://aws_default@videos/ui/long.mp4")
+        plant(
+            airflow, s3_run, 1, s3_server.root / "videos/ui/long.mp4", "s3://aws_default@videos/ui/long.mp4"
+        )
         page = logged_in()
         ranges: list[str] = []
-        page.on("request", lambda request: ranges.append(request.headers.get("range", "")) if "/files/" in request.url else None)
+        page.on(
+            "request",
+            lambda request: (
+                ranges.append(request.headers.get("range", "")) if "/files/" in request.url else None
+            ),
+        )
         frame = opened(page, airflow, tab_url(s3_run, DOWNLOAD, 1))
         frame.wait_for_function("document.querySelector('.stage video').readyState >= 2")
         sought(frame, 50)
-        buffered = frame.evaluate("(v => v.buffered.length ? v.buffered.end(0) : 0)(document.querySelector('.stage video'))")
+        buffered = frame.evaluate(
+            "(v => v.buffered.length ? v.buffered.end(0) : 0)(document.querySelector('.stage video'))"
+        )
         assert any(not asked.startswith("bytes=0-") for asked in ranges if asked), ranges
         assert buffered > 0
 
@@ -138,7 +158,10 @@ class TestTab:
         self, local_run: DagRun, airflow: UiAirflow, logged_in: Any
     ) -> None:
         page = logged_in()
-        for path in (tab_url(local_run, DOWNLOAD, 2), f"/dags/ui_films/runs/{local_run.run_id}/plugin/videos"):
+        for path in (
+            tab_url(local_run, DOWNLOAD, 2),
+            f"/dags/ui_films/runs/{local_run.run_id}/plugin/videos",
+        ):
             frame = opened(page, airflow, path)
             assert SCRIPT in frame.inner_text("#page")
             assert frame.evaluate("document.querySelectorAll('#page script, #page img[src=x]').length") == 0
@@ -171,14 +194,20 @@ class TestTab:
     def test_a_download_of_several_shows_them_all_and_each_large(
         self, mixed_run: str, airflow: UiAirflow, logged_in: Any
     ) -> None:
-        frame = opened(logged_in(), airflow, f"/dags/ui_one_of_each/runs/{mixed_run}/tasks/several/plugin/video")
+        frame = opened(
+            logged_in(), airflow, f"/dags/ui_one_of_each/runs/{mixed_run}/tasks/several/plugin/video"
+        )
         assert frame.locator(".card").count() >= 1
         frame.locator(".card").first.click()
         frame.wait_for_selector(".stage video")
         playing(frame)
 
-    def test_a_task_that_makes_no_video_says_so(self, mixed_run: str, airflow: UiAirflow, logged_in: Any) -> None:
-        frame = opened(logged_in(), airflow, f"/dags/ui_one_of_each/runs/{mixed_run}/tasks/no_video/plugin/video")
+    def test_a_task_that_makes_no_video_says_so(
+        self, mixed_run: str, airflow: UiAirflow, logged_in: Any
+    ) -> None:
+        frame = opened(
+            logged_in(), airflow, f"/dags/ui_one_of_each/runs/{mixed_run}/tasks/no_video/plugin/video"
+        )
         assert "This task makes no video." in frame.inner_text("#page")
 
     def test_the_uri_is_copied(self, local_run: DagRun, airflow: UiAirflow, logged_in: Any) -> None:
@@ -189,7 +218,9 @@ class TestTab:
         landed = airflow.xcom(local_run.dag_id, local_run.run_id, DOWNLOAD, map_index=0)
         assert page.evaluate("navigator.clipboard.readText()") == landed["uri"]
 
-    def test_light_and_dark_follow_airflow(self, local_run: DagRun, airflow: UiAirflow, logged_in: Any, docs: Path | None) -> None:
+    def test_light_and_dark_follow_airflow(
+        self, local_run: DagRun, airflow: UiAirflow, logged_in: Any, docs: Path | None
+    ) -> None:
         page = logged_in(dark=True)
         frame = opened(page, airflow, tab_url(local_run, DOWNLOAD, 1))
         frame.wait_for_function("document.documentElement.classList.contains('dark')")
@@ -254,7 +285,13 @@ class TestAccess:
     def routes(self, run: DagRun) -> list[str]:
         of_task = f"/video-gateway/dags/{run.dag_id}/runs/{run.run_id}/tasks/{DOWNLOAD}/0"
         of_run = f"/video-gateway/dags/{run.dag_id}/runs/{run.run_id}/videos"
-        return [of_task, f"{of_task}/live", f"{of_task}/files/0", of_run, f"/video-gateway/dags/{run.dag_id}/videos"]
+        return [
+            of_task,
+            f"{of_task}/live",
+            f"{of_task}/files/0",
+            of_run,
+            f"/video-gateway/dags/{run.dag_id}/videos",
+        ]
 
     def test_a_user_who_may_not_read_the_dag_gets_403_on_every_route(
         self, local_run: DagRun, airflow: UiAirflow
@@ -313,7 +350,13 @@ def plant(airflow: UiAirflow, run: DagRun, map_index: int, path: Path, uri: str)
         (stored,) = database.execute(f"SELECT value FROM xcom WHERE {where}", names).fetchone()  # noqa: S608
         twice = isinstance(json.loads(stored), str)
         status = json.loads(json.loads(stored)) if twice else json.loads(stored)
-        status["files"][0] |= {"uri": uri, "size": len(content), "duration": 60.0, "width": 160, "height": 120}
+        status["files"][0] |= {
+            "uri": uri,
+            "size": len(content),
+            "duration": 60.0,
+            "width": 160,
+            "height": 120,
+        }
         value = json.dumps(json.dumps(status)) if twice else json.dumps(status)
         database.execute(f"UPDATE xcom SET value = ? WHERE {where}", (value, *names))  # noqa: S608
 
@@ -328,7 +371,8 @@ def multiply(airflow: UiAirflow, run: DagRun, times: int) -> None:
             if table == "xcom":
                 where += " AND key = 'video_status'"
             (row,) = database.execute(
-                f"SELECT * FROM {table} WHERE {where}", (run.run_id, DOWNLOAD)  # noqa: S608
+                f"SELECT * FROM {table} WHERE {where}",
+                (run.run_id, DOWNLOAD),
             ).fetchall()
             marks = ", ".join("?" for _ in columns)
             for map_index in range(1000, 1000 + times):
