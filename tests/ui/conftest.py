@@ -104,6 +104,7 @@ def logged_in(browser: Any, airflow: UiAirflow) -> Iterator[Callable[..., Any]]:
         )
         contexts.append(context)
         context.add_cookies([{"name": "_token", "value": airflow.token(user), "url": airflow.url}])
+        context.set_default_timeout(120_000)  # milliseconds, for machines that do much else
         page = context.new_page()
         page.foreign = []
         page.on("request", lambda request: note(page, request.url))

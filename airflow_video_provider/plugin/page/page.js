@@ -75,9 +75,13 @@ localTimes();
 // -- a player that cannot play -----------------------------------------------------------------------------
 function watchPlayer() {
   for (const video of document.querySelectorAll(".stage video")) {
-    video.addEventListener("error", () => {
+    const notice = video.nextElementSibling;
+    video.addEventListener("error", async () => {
       video.hidden = true;
-      video.nextElementSibling.hidden = false;
+      notice.hidden = false;
+      // A player does not tell whether it cannot play, or was sent something else.
+      const reply = await fetch(video.currentSrc, { headers: { Range: "bytes=0-0" } });
+      if (!reply.ok) notice.textContent = await reply.text();
     });
   }
 }
