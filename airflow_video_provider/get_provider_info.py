@@ -55,8 +55,8 @@ def get_provider_info() -> dict[str, Any]:
                 "options": {
                     "ui_queries_gateway": {
                         "description": (
-                            "Whether the api-server may query the gateway, through the task's connection, for the "
-                            "progress of a video whose Video tab is open."
+                            "Whether the api-server may query the gateway, through the task's connection, "
+                            "for the progress of a video whose Video tab is open."
                         ),
                         "version_added": "0.1.0",
                         "type": "boolean",

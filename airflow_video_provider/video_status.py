@@ -1,8 +1,8 @@
 """What the operators leave for Airflow's UI: one XCom, ``video_status``, of plain JSON.
 
-Airflow's own tables tell the state of a task; this tells what it is about. The operators write it once they know
-a video's id, and once more where they end badly (generate, sensor) or in any way (download). Keys, tokens and
-signed URLs are in none of its fields. A UI that reads nothing of it shows less, so that nothing here raises.
+Airflow's own tables tell the state of a task; this tells what it is about. The operators write it once they
+know a video's id, and once more where they end badly (generate, sensor) or in any way (download). Keys,
+tokens and signed URLs are in none of its fields. A UI without it shows less, so that nothing here raises.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class VideoStatus:
     :param prompt: as it was asked for.
     :param submitted_at: seconds since the epoch, where this task submitted it.
     :param console_url: the gateway's page about it, where the connection has a ``console_url``.
-    :param failure: why the attempt failed, what became of the video and what a retry does: the exception's text.
+    :param failure: why the attempt failed, what became of the video and what a retry does, as the exception
+        says it.
     :param files: what landed, each with the facts of the download's result, and
         ``prompt``, ``model``, ``usage`` and ``console_url`` where the download was told of them.
     :param missed: of a download of several, what did not land: ``video_id`` and ``error``.
@@ -73,8 +74,8 @@ class VideoStatus:
                 items = found if isinstance(found, list | tuple) else ()
                 told[field.name] = tuple(dict(item) for item in items if isinstance(item, Mapping))
             elif field.name == "submitted_at":
-                is_number = isinstance(found, int | float) and not isinstance(found, bool)
-                told[field.name] = float(found) if is_number and abs(found) < 1e11 else None
+                if isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < 1e11:
+                    told[field.name] = float(found)
             elif isinstance(found, str):
                 told[field.name] = found
         return cls(**told)
@@ -106,15 +107,17 @@ def download_status(
         files.append({**outcome.as_dict(), **{name: value for name, value in known.items() if value}})
     if not several and len(outcomes) == 1:
         (video_id,) = outcomes
-        known = {name: told[video_id].get(name) for name in ("prompt", "model")}
-        status = replace(status, video_id=video_id, console_url=page(video_id), **known)
+        prompt, model = told[video_id].get("prompt"), told[video_id].get("model")
+        status = replace(status, video_id=video_id, console_url=page(video_id), prompt=prompt, model=model)
     return replace(status, files=tuple(files), missed=tuple(missed) if several else ())
 
 
 class _Operator(Protocol):
     task_id: str
     do_xcom_push: bool
-    log: Any
+
+    @property
+    def log(self) -> Any: ...
 
     def ui_status(self) -> VideoStatus: ...
 
@@ -143,7 +146,8 @@ def failures_told(method: Callable[P, T]) -> Callable[P, T]:
             if hasattr(error, "reschedule_date"):  # a sensor's way of waiting, which is an exception, too
                 raise
             operator: Any = args[0]
-            ti: Any = (args[1] if len(args) > 1 else kwargs["context"])["ti"]
+            context: Any = args[1] if len(args) > 1 else kwargs["context"]
+            ti = context["ti"]
             tell(operator, ti, replace(_told_before(operator, ti), failure=str(error)))
             raise
 

@@ -77,8 +77,8 @@ class GatewaySettings:
     :param verify: False to check no certificate, a path for a CA file of your own.
     :param create_encoding: ``json``, ``multipart`` (vLLM-Omni) or ``multipart_with_file`` where the gateway
         wants another than its dialect says; None for the dialect's.
-    :param console_url: http(s) URL of the gateway's own page about a task, for people; ``{video_id}`` stands for
-        the task's id.
+    :param console_url: http(s) URL of the gateway's own page about a task, for people; ``{video_id}`` stands
+        for the task's id.
     :raises InvalidRequestError: naming the setting that is wrong.
     """
 
@@ -101,8 +101,8 @@ class GatewaySettings:
         object.__setattr__(self, "spoken", self._spoken())
         if self.console_url is not None and not _is_console_url(self.console_url):
             raise InvalidRequestError(
-                f"console_url: {self.console_url!r} is no http:// or https:// URL with {{video_id}} in its path, "
-                "query or fragment"
+                f"console_url: {self.console_url!r} is no http:// or https:// URL with {{video_id}} in its "
+                "path, query or fragment"
             )
         if not isinstance(self.timeout, int | float) or not 0 < self.timeout <= 3600:
             raise InvalidRequestError(f"timeout: {self.timeout!r} is not a number of seconds from 0 to 3600")

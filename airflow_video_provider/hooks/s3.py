@@ -12,7 +12,8 @@ def s3_client(fs: Any, url: str) -> tuple[Any, Any]:
     """Make a boto3 client, and its transfer settings, for an S3 URL with Airflow's connection syntax.
 
     :param fs: the file system of the URL.
-    :returns: (None, None) where only the file system will do: for other stores, and for settings that boto3 has not.
+    :returns: (None, None) where only the file system will do: for other stores, and for settings that boto3
+        does not have.
     """
     protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
     if protocol not in {"s3", "s3a"} or fs.anon:

@@ -1,8 +1,9 @@
 """How a video stands at the gateway, for a page that somebody looks at.
 
-A trigger cannot write to Airflow's database, and its row tells of no progress. So the api-server queries the gateway
-itself, through the connection that the task waits through: it costs nothing, only for ids that a task recorded,
-only while a page is open, and however many people look at a video, at most once every :data:`FRESH` seconds.
+A trigger cannot write to Airflow's database, and its row tells of no progress. So the api-server queries the
+gateway itself, through the connection that the task waits through. That is free; it is done only for ids that
+a task recorded, only while a page is open, and at most once in :data:`FRESH` seconds for a video, however many
+people look at it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from airflow.exceptions import AirflowException
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowException, conf
 
 from airflow_video_provider.gateway.errors import GatewayError
 from airflow_video_provider.hooks.shared import shared_gateway
@@ -44,7 +44,7 @@ class Seen:
 
 def is_allowed() -> bool:
     """Whether the api-server may query gateways: ``[video_gateway] ui_queries_gateway``, by default True."""
-    return conf.getboolean("video_gateway", "ui_queries_gateway", fallback=True)
+    return bool(conf.getboolean("video_gateway", "ui_queries_gateway", fallback=True))
 
 
 async def look(conn_id: str, video_id: str) -> Seen:

@@ -1,7 +1,7 @@
 """The HTML: Jinja2 templates that escape whatever they are given, and the headers that go with them.
 
-Style and script stand in the page, allowed by their digests: so there is no further route, nothing is loaded from
-anywhere, and text that looks like a script stays text even where an escape were missing.
+Style and script stand in the page, allowed by their digests: so there is no further route, nothing is loaded
+from anywhere, and text that looks like a script stays text even where an escape were missing.
 """
 
 from __future__ import annotations

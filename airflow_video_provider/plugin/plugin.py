@@ -1,4 +1,4 @@
-"""The plugin: names and URLs. All of Airflow's processes load this, so nothing of the web is imported here."""
+"""The plugin: names and URLs. All of Airflow's processes load it, so that it imports nothing of the web."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["Part", "Unsatisfiable", "requested"]
 
-#: One range. Several in one request are answered with the whole file, as the RFC allows: no player asks for them.
+#: One range. Several in one request get the whole file, as the RFC allows: no player sends them.
 _ONE = re.compile(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.I | re.A)
 
 

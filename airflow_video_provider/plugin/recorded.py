@@ -1,7 +1,7 @@
-"""What Airflow's database knows of videos: task instances, their XCom ``video_status``, the triggers that wait.
+"""What Airflow's database knows of videos: task instances, their XCom ``video_status``, waiting triggers.
 
-Read by the api-server alone. Columns are selected, not objects: a gallery is some hundred rows, and an object of
-Airflow's models brings others with it.
+Read by the api-server alone. Columns are selected, not objects: a gallery is some hundred rows, and an object
+of Airflow's models brings others with it.
 """
 
 from __future__ import annotations

@@ -1,23 +1,23 @@
 """The bytes of a video that landed, from its object storage, in blocks.
 
-What an XCom says is not to be believed: some people may write XComs and not read every file that the api-server
-can. So that a file is served only from a file system or an object store (never by a URL that would be fetched from
-somewhere), only if it has the size that was recorded, and only if it begins like a video.
+What an XCom says is not to be believed: some people may write XComs, and not read every file that the
+api-server can read. So a file is served only from a file system or an object store (never from a URL that would be
+fetched), only if it has the size that was recorded, and only if it begins like a video.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
-from airflow.exceptions import AirflowException
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowException, ObjectStoragePath
 
 from airflow_video_provider.hooks.s3 import s3_client
 from airflow_video_provider.media.calls import Patience
@@ -34,7 +34,7 @@ __all__ = ["NotServed", "StoredVideo"]
 BLOCK = MIB
 #: Seconds for one block.
 TIMEOUT = 30.0
-#: Reads at a time, apart from the threads in which Airflow's own routes run: a slow store must not hold those.
+#: Reads at a time, in other threads than those of Airflow's own routes: a slow store must not hold these.
 READERS = 8
 #: Seconds for which what was found at a name is believed: a player makes several requests in a row.
 TRUSTED_FOR = 30.0
@@ -88,7 +88,7 @@ class StoredVideo:
         key, now = (self.uri, self.size), time.monotonic()
         if key in _seen and _seen[key][0] > now:
             return _seen[key][1]
-        found = await _in_thread(self._look)
+        found: str = await _in_thread(self._look)
         for stale in [seen for seen, (until, _) in _seen.items() if until <= now]:
             del _seen[stale]
         _seen[key] = (now + TRUSTED_FOR, found)
@@ -104,27 +104,21 @@ class StoredVideo:
 
     def _look(self) -> str:
         store, place = self._store()
-        try:
+        with _errors(self.uri):
             size = store.stat(place)
-            if size is None:
-                raise NotServed(f"{self.uri} is not there any more")
-            if size != self.size:
-                raise NotServed(f"{self.uri} was replaced: it has {size} bytes, and {self.size} landed")
-            kind = sniff(store.read(place, 0, min(HEAD, size)))
-        except NotServed:
-            raise
-        except Exception as error:  # whatever the store's client raises
-            raise _unreadable(self.uri, error) from error
-        if kind is None:
+            head = store.read(place, 0, min(HEAD, self.size)) if size == self.size else b""
+        if size is None:
+            raise NotServed(f"{self.uri} is not there any more")
+        if size != self.size:
+            raise NotServed(f"{self.uri} was replaced: it has {size} bytes, and {self.size} landed")
+        if (kind := sniff(head)) is None:
             raise NotServed(f"{self.uri} does not begin like a video")
         return kind.content_type
 
     def _read(self, begin: int, end: int) -> bytes:
         store, place = self._store()
-        try:
+        with _errors(self.uri):
             block = store.read(place, begin, end)
-        except Exception as error:  # whatever the store's client raises
-            raise _unreadable(self.uri, error) from error
         if len(block) != end - begin:
             raise NotServed(f"{self.uri} became shorter while it was read")
         return block
@@ -151,10 +145,16 @@ def _s3_client(place: Destination, uri: str) -> Any:
     return _clients[key][1]
 
 
-def _unreadable(uri: str, error: Exception) -> NotServed:
-    """By what the store's client says: our own error for it speaks of putting a file."""
-    cause = error.__cause__ if isinstance(error, MediaError) and error.__cause__ else error
-    return NotServed(f"{uri} cannot be read: {type(cause).__name__}: {excerpt(str(cause))}")
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    """Turn what a store's client raises, of whatever class, into :class:`NotServed`."""
+    try:
+        yield
+    except Exception as error:
+        # Our own error for it speaks of putting a file.
+        cause = error.__cause__ if isinstance(error, MediaError) and error.__cause__ else error
+        what = f"{type(cause).__name__}: {excerpt(str(cause))}"
+        raise NotServed(f"{uri} cannot be read: {what}") from error
 
 
 async def _in_thread(work: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -65,7 +65,7 @@ def cards_of(rows: Sequence[Recorded]) -> list[Card]:
 
     What a download speaks of is its: the task that generated the video has no second card.
     """
-    downloads = defaultdict(set)
+    downloads: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row.status is not None and row.status.kind == "download":
             downloads[row.key.run_id].update(_ids(row.status))
@@ -85,22 +85,25 @@ def _ids(status: VideoStatus) -> Iterator[str]:
 
 
 def _cards(row: Recorded, status: VideoStatus) -> Iterator[Card]:
-    common = {"key": row.key, "at": row.recorded_at, "label": row.label}
+    state = _STATE_OF_TASK.get(row.state or "", State.WAITING)
+    card = Card(
+        row.key, state, row.recorded_at, status.video_id, status.prompt, status.model, label=row.label
+    )
     for number, file in enumerate(status.files):
-        told = {name: _text(file.get(name)) for name in ("video_id", "prompt", "model")}
-        yield Card(state=State.LANDED, file=number, facts=file, **common, **told)
-    for item in status.missed:
-        told = {"video_id": _text(item.get("video_id")), "note": _text(item.get("error"))}
-        yield Card(state=State.FAILED, **common, **told)
-    if not status.files and not status.missed:
-        yield Card(
-            state=_STATE_OF_TASK.get(row.state or "", State.WAITING),
-            video_id=status.video_id,
-            prompt=status.prompt,
-            model=status.model,
-            note=status.failure,
-            **common,
+        yield replace(
+            card,
+            state=State.LANDED,
+            file=number,
+            facts=file,
+            video_id=_text(file.get("video_id")),
+            prompt=_text(file.get("prompt")),
+            model=_text(file.get("model")),
         )
+    for item in status.missed:
+        note = _text(item.get("error"))
+        yield replace(card, state=State.FAILED, video_id=_text(item.get("video_id")), note=note)
+    if not status.files and not status.missed:
+        yield replace(card, note=status.failure)
 
 
 def _text(value: object) -> str | None:
@@ -144,9 +147,9 @@ def tab_of(row: Recorded, run: Iterable[Recorded] = (), returned: Mapping[str, A
     common: dict[str, Any] = {"status": status, "wait": row.wait, "usage": _usage(returned)}
     cards = tuple(_cards(row, status))
     if status.kind == "download" and (len(cards) > 1 or status.missed):
-        failed = state is State.FAILED
-        told = {"message": status.failure, "comes": what_comes(row)} if failed else {}
-        return Tab(State.LANDED if status.files else State.FAILED, cards=cards, **told, **common)
+        if failed := state is State.FAILED:
+            common |= {"message": status.failure, "comes": what_comes(row)}
+        return Tab(State.FAILED if failed and not status.files else State.LANDED, cards=cards, **common)
     (card,) = cards
     if card.state is not State.LANDED:
         landed = [c for c in cards_of(list(run)) if c.state is State.LANDED and c.video_id == status.video_id]
@@ -174,7 +177,7 @@ def _without_status(row: Recorded) -> Tab:
         return Tab(None, message="There is nothing to see of this task yet.")
     return Tab(
         None,
-        message="This task recorded no video: it ran before this tab was installed, or has do_xcom_push=False.",
+        message="This task recorded no video: it ran before there was this tab, or has do_xcom_push=False.",
     )
 
 
@@ -191,7 +194,10 @@ def what_comes(row: Recorded) -> str:
         return "The task was skipped, as its soft_fail asks for."
     if row.state == "upstream_failed":
         return "It waits for nothing: a task before it failed."
-    return f"Airflow makes no further attempt by itself (this was number {row.try_number}). Clear the task for one."
+    return (
+        f"Airflow makes no further attempt by itself (this was number {row.try_number}). "
+        "Clear the task for one."
+    )
 
 
 def next_query(wait: Wait, now: float) -> str:

@@ -1,8 +1,8 @@
 """The pages, as a FastAPI application that the api-server imports for the first request.
 
-Every route asks Airflow whether this user may read the Dag's task instances and XComs, for that is what is shown. No
-path, URI or connection comes from a request: a route names a task instance and a number, and what that task recorded
-says the rest.
+Every route asks Airflow whether this user may read the Dag's task instances and XComs, for that is what is
+shown. No path, URI or connection comes from a request: a route names a task instance and a number, and what
+that task recorded says the rest.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class TestLoading:
         """Beyond what Airflow has imported by then."""
         code = (
             "import sys\n"
-            "from airflow.providers.common.compat.sdk import AirflowPlugin, BaseOperatorLink, conf, AirflowException\n"
+            "from airflow.providers.common.compat.sdk import (\n"
+            "    AirflowException, AirflowPlugin, BaseOperatorLink, conf)\n"
             "before = set(sys.modules)\n"
             "import airflow_video_provider.plugin.plugin\n"
             "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"

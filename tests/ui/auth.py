@@ -1,4 +1,4 @@
-"""Airflow's simple auth manager with one user more: `outsider` may read every Dag but those of these tests."""
+"""Airflow's simple auth manager, in which the user `outsider` may not read the Dags of these tests."""
 
 from __future__ import annotations
 

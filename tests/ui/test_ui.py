@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 from scripts.deployment import DagRun
+from scripts.processes import wait_until
 from scripts.services import S3Server, Sandbox
 from tests.system.videos import h264
 from tests.ui.conftest import UiAirflow
@@ -71,6 +72,11 @@ def opened(page: Any, airflow: UiAirflow, path: str) -> Any:
     return frame
 
 
+def until(frame: Any, expression: str, argument: Any = None) -> None:
+    """Wait for the truth of a script's expression. Playwright's own way would need a weaker policy."""
+    wait_until(lambda: frame.evaluate(expression, argument), timeout=120, what=expression)
+
+
 def shot(page: Any, docs: Path | None, name: str) -> None:
     if docs is not None:
         page.screenshot(path=str(docs / f"{name}.png"))
@@ -78,20 +84,21 @@ def shot(page: Any, docs: Path | None, name: str) -> None:
 
 def playing(frame: Any) -> None:
     """Play the tab's video, and see that time goes on in it and that it can be sought in."""
-    frame.wait_for_function("document.querySelector('.stage video').readyState >= 2")
+    until(frame, "document.querySelector('.stage video').readyState >= 2")
     frame.evaluate(
         "(v => { v.muted = true; v.loop = true; v.play() })(document.querySelector('.stage video'))"
     )
-    frame.wait_for_function("document.querySelector('.stage video').currentTime > 0.3")
+    until(frame, "document.querySelector('.stage video').currentTime > 0.3")
     frame.evaluate("document.querySelector('.stage video').pause()")
 
 
 def sought(frame: Any, seconds: float) -> None:
     frame.evaluate("s => { document.querySelector('.stage video').currentTime = s }", seconds)
-    frame.wait_for_function(
+    until(
+        frame,
         "s => { const v = document.querySelector('.stage video');"
         " return !v.seeking && v.readyState >= 2 && Math.abs(v.currentTime - s) < 0.2 }",
-        arg=seconds,
+        seconds,
     )
 
 
@@ -146,7 +153,7 @@ class TestTab:
             ),
         )
         frame = opened(page, airflow, tab_url(s3_run, DOWNLOAD, 1))
-        frame.wait_for_function("document.querySelector('.stage video').readyState >= 2")
+        until(frame, "document.querySelector('.stage video').readyState >= 2")
         sought(frame, 50)
         buffered = frame.evaluate(
             "(v => v.buffered.length ? v.buffered.end(0) : 0)(document.querySelector('.stage video'))"
@@ -214,7 +221,7 @@ class TestTab:
         page = logged_in()
         frame = opened(page, airflow, tab_url(local_run, DOWNLOAD, 0))
         frame.locator("button.copy").first.click()
-        frame.wait_for_function("document.querySelector('button.copy').textContent === 'Copied'")
+        until(frame, "document.querySelector('button.copy').textContent === 'Copied'")
         landed = airflow.xcom(local_run.dag_id, local_run.run_id, DOWNLOAD, map_index=0)
         assert page.evaluate("navigator.clipboard.readText()") == landed["uri"]
 
@@ -223,11 +230,11 @@ class TestTab:
     ) -> None:
         page = logged_in(dark=True)
         frame = opened(page, airflow, tab_url(local_run, DOWNLOAD, 1))
-        frame.wait_for_function("document.documentElement.classList.contains('dark')")
+        until(frame, "document.documentElement.classList.contains('dark')")
         playing(frame)
         shot(page, docs, "ui-tab-dark")
         page.evaluate("document.documentElement.classList.replace('dark', 'light')")
-        frame.wait_for_function("document.documentElement.classList.contains('light')")
+        until(frame, "document.documentElement.classList.contains('light')")
 
 
 class TestGallery:
@@ -236,7 +243,7 @@ class TestGallery:
     ) -> None:
         page = logged_in()
         frame = opened(page, airflow, f"/dags/ui_films/runs/{local_run.run_id}/plugin/videos")
-        frame.wait_for_function("document.querySelectorAll('.card img').length === 3")
+        until(frame, "document.querySelectorAll('.card img').length === 3")
         assert frame.locator(".card").count() == 3
         assert page.problems == []
         shot(page, docs, "ui-videos-run")
@@ -247,12 +254,12 @@ class TestGallery:
     def test_model_and_state_are_filters(self, mixed_run: str, airflow: UiAirflow, logged_in: Any) -> None:
         frame = opened(logged_in(), airflow, f"/dags/ui_one_of_each/runs/{mixed_run}/plugin/videos")
         frame.select_option("select[name=state]", "failed")
-        frame.wait_for_function("document.querySelector('h1').textContent.startsWith('1 video')")
+        until(frame, "document.querySelector('h1').textContent.startsWith('1 video')")
         assert "a riddle" in frame.inner_text("#grid")
         frame.select_option("select[name=state]", "")
         frame.wait_for_url("**state=&**")
         frame.select_option("select[name=model]", "sora-2")
-        frame.wait_for_function("document.querySelector('h1').textContent.startsWith('1 video')")
+        until(frame, "document.querySelector('h1').textContent.startsWith('1 video')")
         assert "a glacier" in frame.inner_text("#grid")
 
     def test_five_hundred_videos_are_sent_by_and_by(
@@ -265,7 +272,7 @@ class TestGallery:
         frame = opened(page, airflow, "/dags/ui_films/plugin/all-videos")
         assert int(frame.inner_text("h1").split()[0]) >= 500
         assert frame.locator(".card").count() == 48
-        frame.wait_for_function("document.querySelectorAll('.card img').length >= 8")
+        until(frame, "document.querySelectorAll('.card img').length >= 8")
         assert len(set(fetched)) < 48, "only what is in sight is fetched"
         shot(page, docs, "ui-videos")
         frame.evaluate(
@@ -277,7 +284,7 @@ class TestGallery:
         assert page.problems == []
         dark = logged_in(dark=True)
         frame = opened(dark, airflow, "/dags/ui_films/plugin/all-videos")
-        frame.wait_for_function("document.querySelectorAll('.card img').length >= 8")
+        until(frame, "document.querySelectorAll('.card img').length >= 8")
         shot(dark, docs, "ui-videos-dark")
 
 
@@ -331,7 +338,7 @@ def test_the_plugin_is_loaded_without_a_complaint(airflow: UiAirflow) -> None:
 
 def status(airflow: UiAirflow, path: str, user: str | None) -> int:
     headers = {"Authorization": f"Bearer {airflow.token(user)}"} if user else {}
-    request = urllib.request.Request(f"{airflow.url}{path}", headers=headers)
+    request = urllib.request.Request(f"{airflow.url}{path}", headers=headers)  # noqa: S310 - our own address
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=30) as reply:
@@ -370,13 +377,11 @@ def multiply(airflow: UiAirflow, run: DagRun, times: int) -> None:
             where = "run_id = ? AND task_id = ? AND map_index = 0"
             if table == "xcom":
                 where += " AND key = 'video_status'"
-            (row,) = database.execute(
-                f"SELECT * FROM {table} WHERE {where}",
-                (run.run_id, DOWNLOAD),
-            ).fetchall()
-            marks = ", ".join("?" for _ in columns)
+            found = f"SELECT * FROM {table} WHERE {where}"  # noqa: S608
+            (row,) = database.execute(found, (run.run_id, DOWNLOAD)).fetchall()
+            insert = f"INSERT INTO {table} VALUES ({', '.join('?' for _ in columns)})"  # noqa: S608
             for map_index in range(1000, 1000 + times):
                 copy = {**dict(row), "map_index": map_index}
                 if "id" in copy:
                     copy["id"] = f"{map_index:032x}"
-                database.execute(f"INSERT INTO {table} VALUES ({marks})", [copy[name] for name in columns])  # noqa: S608
+                database.execute(insert, [copy[name] for name in columns])

@@ -177,7 +177,8 @@ function observePictures(of) {
 }
 observePictures(document);
 
-const atTheEnd = new IntersectionObserver(async ([{ isIntersecting, target }]) => {
+const atTheEnd = new IntersectionObserver(async (entries) => {
+  const { isIntersecting, target } = entries.at(-1);  // there may be several, of before and of now
   if (!isIntersecting) return;
   atTheEnd.disconnect();
   try {
