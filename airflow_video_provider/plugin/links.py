@@ -1,14 +1,15 @@
-"""The links of a task instance. Airflow's web server asks for them, at the time at which it shows them."""
+"""The links of a task instance. Airflow's web server asks for them, at the time at which it shows them.
+
+All of Airflow's processes import this with the plugin, so that what a link needs is imported when it is asked
+for. For the same reason they are no subclasses of ``BaseOperatorLink``: name, operators and ``get_link`` are all
+that Airflow uses of a plugin's link.
+"""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
-
-from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
-
-from airflow_video_provider.video_status import KEY, VideoStatus
 
 __all__ = ["OPERATORS", "PREFIX", "TAB", "GatewayLink", "VideoLink", "tab_path"]
 
@@ -35,7 +36,7 @@ def tab_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     return "dags/{}/runs/{}/tasks/{}".format(*parts) + f"{mapped}/plugin/{TAB}"
 
 
-class VideoLink(BaseOperatorLink):
+class VideoLink:
     """*Video*: the tab of the task instance."""
 
     name = "Video"
@@ -43,11 +44,13 @@ class VideoLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Return the URL."""
+        from airflow.providers.common.compat.sdk import conf
+
         root = conf.get("api", "base_url", fallback="/").rstrip("/")
         return f"{root}/{tab_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)}"
 
 
-class GatewayLink(BaseOperatorLink):
+class GatewayLink:
     """*Gateway*: the gateway's own page about the video, where the connection has a ``console_url``."""
 
     name = "Gateway"
@@ -55,6 +58,8 @@ class GatewayLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Return the URL, "" where there is none (yet)."""
+        from airflow_video_provider.video_status import VideoStatus
+
         status = VideoStatus.from_json(_stored(ti_key))
         if status is None:
             return ""
@@ -69,6 +74,8 @@ def _stored(ti_key: Any) -> Any:
         from airflow_video_provider.plugin.recorded import stored_status
     except ImportError:  # Airflow 2, whose web server reads XComs thus
         from airflow.models.xcom import XCom
+
+        from airflow_video_provider.video_status import KEY
 
         return XCom.get_value(ti_key=ti_key, key=KEY)
     return stored_status(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)

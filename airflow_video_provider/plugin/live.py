@@ -2,8 +2,8 @@
 
 A trigger cannot write to Airflow's database, and its row tells of no progress. So the api-server queries the
 gateway itself, through the connection that the task waits through. That is free; it is done only for ids that
-a task recorded, only while a page is open, and at most once in :data:`FRESH` seconds for a video, however many
-people look at it.
+a task recorded, only while a page is open, and at most once in :data:`FRESH` seconds for a video, whoever
+looks at it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The bytes of a video that landed, from its object storage, in blocks.
 
 What an XCom says is not to be believed: some people may write XComs, and not read every file that the
-api-server can read. So a file is served only from a file system or an object store (never from a URL that would be
-fetched), only if it has the size that was recorded, and only if it begins like a video.
+api-server can read. So a file is served only from a file system or an object store (never from a URL that
+would be fetched), only if it has the size that was recorded, and only if it begins like a video.
 """
 
 from __future__ import annotations
