@@ -1,8 +1,8 @@
 """The links of a task instance. Airflow's web server asks for them, at the time at which it shows them.
 
 All of Airflow's processes import this with the plugin, so that what a link needs is imported when it is asked
-for. For the same reason they are no subclasses of ``BaseOperatorLink``: name, operators and ``get_link`` are all
-that Airflow uses of a plugin's link.
+for. For the same reason they are no subclasses of ``BaseOperatorLink``: name, operators and ``get_link`` are
+all that Airflow uses of a plugin's link.
 """
 
 from __future__ import annotations

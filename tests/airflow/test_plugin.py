@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,13 +230,18 @@ class TestRoutes:
             ) in page.replace("%3A", ":").replace("%2B", "+")
         assert 'class="card ' not in client.get("/video-gateway/dags/gallery/videos?state=failed").text
 
-    def test_the_links_lead_there(self, land: Any, tmp_path: Path, connect: Any) -> None:
+
+class TestLinks:
+    def test_they_lead_to_the_tab_and_to_the_gateway(self, land: Any, tmp_path: Path, connect: Any) -> None:
         connect(extra={"console_url": "https://console.example/{video_id}"})
         run = land("linked", "a fox", f"{tmp_path.as_uri()}/")
-        key = SimpleNamespace(dag_id=run.dag_id, run_id=run.run_id, task_id="download", map_index=-1)
-        assert VideoLink().get_link(None, ti_key=key).endswith("/tasks/download/plugin/video")
-        assert GatewayLink().get_link(None, ti_key=key).startswith("https://console.example/veo3.1-fast%3A")
-        assert GatewayLink().get_link(None, ti_key=SimpleNamespace(**{**vars(key), "task_id": "none"})) == ""
+        keys = {ti.task_id: ti.key for ti in run.get_task_instances()}
+        for key in keys.values():
+            page = GatewayLink().get_link(None, ti_key=key)
+            assert page.startswith("https://console.example/veo3.1-fast%3A"), key
+        assert GatewayLink().get_link(None, ti_key=keys["download"]._replace(task_id="none")) == ""
+        tab = VideoLink().get_link(None, ti_key=keys["download"])
+        assert tab.endswith("/tasks/download/plugin/video")
 
 
 @with_views
@@ -257,6 +262,33 @@ class TestWhatIsServed:
 
         with pytest.raises(NotServed):
             StoredVideo.from_facts({"uri": uri, "size": 10, "sha256": "0" * 64})
+
+    def test_a_stream_is_read_block_by_block_as_it_is_taken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow_video_provider.media.stores import LocalStore
+        from airflow_video_provider.plugin.stored import BLOCK, StoredVideo
+
+        path = tmp_path / "long.mp4"
+        path.write_bytes(os.urandom(5 * BLOCK + 7))
+        reads: list[int] = []
+        read = LocalStore.read
+
+        def noted(store: LocalStore, place: Any, begin: int, end: int) -> bytes:
+            reads.append(end - begin)
+            return read(store, place, begin, end)
+
+        monkeypatch.setattr(LocalStore, "read", noted)
+
+        async def take() -> bytes:
+            taken = b""
+            async for block in StoredVideo(path.as_uri(), path.stat().st_size, "0").blocks(3, 5 * BLOCK + 7):
+                taken += block
+                assert len(reads) == -(-len(taken) // BLOCK), "nothing is read before it is asked for"
+            return taken
+
+        assert asyncio.run(take()) == path.read_bytes()[3:]
+        assert max(reads) <= BLOCK
 
 
 @with_views
