@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -61,21 +60,30 @@ class Card:
 
 
 def cards_of(rows: Sequence[Recorded]) -> list[Card]:
-    """Make the cards of a gallery, in the order of the rows: one for each video of each run.
+    """Make the cards of a gallery, in the order of the rows, the newest first: one for a video of a run.
 
-    What a download speaks of is its: the task that generated the video has no second card.
+    What a download speaks of is its: the tasks that generated and awaited it have no cards of their own.
+    Of those, the newest has; a sensor knows neither prompt nor model, which the task that submitted knows.
     """
-    downloads: defaultdict[str, set[str]] = defaultdict(set)
+    shown: set[tuple[str, str | None]] = set()
+    submitted: dict[tuple[str, str | None], VideoStatus] = {}
     for row in rows:
         if row.status is not None and row.status.kind == "download":
-            downloads[row.key.run_id].update(_ids(row.status))
-    return [
-        card
-        for row in rows
-        if row.status is not None
-        for card in _cards(row, row.status)
-        if row.status.kind == "download" or card.video_id not in downloads[row.key.run_id]
-    ]
+            shown |= {(row.key.run_id, video_id) for video_id in _ids(row.status)}
+        elif row.status is not None and row.status.kind == "generate":
+            submitted[row.key.run_id, row.status.video_id] = row.status
+    cards = []
+    for row in rows:
+        for card in _cards(row, row.status) if row.status is not None else ():
+            which = (row.key.run_id, card.video_id)
+            if row.status is not None and row.status.kind != "download" and card.video_id is not None:
+                if which in shown:
+                    continue
+                shown.add(which)
+            if (known := submitted.get(which)) is not None and card.video_id is not None:
+                card = replace(card, prompt=card.prompt or known.prompt, model=card.model or known.model)
+            cards.append(card)
+    return cards
 
 
 def _ids(status: VideoStatus) -> Iterator[str]:
@@ -117,7 +125,7 @@ class Tab:
     :param state: None for a task that makes no video, or has not begun.
     :param card: the one video.
     :param cards: several, in place of the one.
-    :param message: why it failed, or why there is nothing to see.
+    :param message: why it failed, why there is nothing to see, or what else there is to be said.
     :param comes: what Airflow does next.
     :param usage: what the video cost, as the gateway tells it.
     """
@@ -162,6 +170,8 @@ def tab_of(row: Recorded, run: Iterable[Recorded] = (), returned: Mapping[str, A
             status.failure or "This attempt ended without a word of the operator: its log has the reason."
         )
         return Tab(state, card=card, message=message, comes=what_comes(row), **common)
+    if state is State.READY and returned.get("state") in {"queued", "running"}:
+        common["message"] = "The video was submitted; this task does not wait for it."
     submitted = status.submitted_at or (row.wait.submitted_at if row.wait else None)
     since = datetime.fromtimestamp(submitted, tz=UTC) if submitted else row.started_at
     return Tab(state, card=card, since=since, **common)

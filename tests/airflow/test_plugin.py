@@ -327,6 +327,23 @@ class TestViews:
         assert (tab.state, tab.card.key.task_id, tab.usage) == (State.LANDED, "download", {"cost": 2})
         assert tab_of(made, [made]).state is State.READY
 
+    def test_a_video_that_was_submitted_and_is_waited_for_has_one_card(self) -> None:
+        from airflow_video_provider.plugin.views import State, cards_of
+
+        status = {"kind": "generate", "video_id": "v1", "prompt": "a fox", "model": "veo"}
+        submitted = self.row("success", status=status)
+        waits = self.row("deferred", task_id="wait", status={"kind": "wait", "video_id": "v1"})
+        (card,) = cards_of([waits, submitted])
+        assert (card.state, card.key.task_id) == (State.WAITING, "wait")
+        assert (card.prompt, card.model) == ("a fox", "veo")
+
+    def test_a_task_that_only_submits_does_not_call_its_video_finished(self) -> None:
+        from airflow_video_provider.plugin.views import tab_of
+
+        row = self.row("success", status={"kind": "generate", "video_id": "v1"})
+        assert "was submitted" in tab_of(row, [row], {"state": "queued"}).message
+        assert tab_of(row, [row], {"state": "succeeded"}).message is None
+
     @pytest.mark.parametrize(
         ("state", "comes"),
         [

@@ -42,9 +42,12 @@ def ui_one_of_each() -> None:
         task_id="submit", prompt="a lantern in the fog", model="veo3.1-fast", wait_for_completion=False
     )
     waited_for = VideoTaskSensor(task_id="wait", video_id=submitted.output, deferrable=True)
+    other = VideoGenerateOperator(
+        task_id="other", prompt="a boat in the reeds", model="sora-2", deferrable=True
+    )
     VideoDownloadOperator(
         task_id="several",
-        videos=[submitted.output, waited_for.output],
+        videos=[waited_for.output, other.output],
         destination="{{ params.destination }}",
     )
     VideoGenerateOperator(
