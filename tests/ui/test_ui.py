@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import boto3
 import pytest
 
 from scripts.deployment import DagRun
@@ -141,9 +142,10 @@ class TestTab:
     def test_seeking_in_a_long_video_fetches_a_range_and_not_what_lies_before(
         self, s3_run: DagRun, s3_server: S3Server, airflow: UiAirflow, logged_in: Any
     ) -> None:
-        plant(
-            airflow, s3_run, 1, s3_server.root / "videos/ui/long.mp4", "s3://aws_default@videos/ui/long.mp4"
-        )
+        uri = "s3://aws_default@videos/ui/long.mp4"
+        content = h264(seconds=60, faststart=False)
+        put(s3_server, "ui/long.mp4", content)
+        plant(airflow, s3_run, 1, content, uri)
         page = logged_in()
         ranges: list[str] = []
         page.on(
@@ -347,10 +349,20 @@ def status(airflow: UiAirflow, path: str, user: str | None) -> int:
         return error.code
 
 
-def plant(airflow: UiAirflow, run: DagRun, map_index: int, path: Path, uri: str) -> None:
-    """Put a long video, its index at the end, in the place of one that landed."""
-    content = h264(seconds=60, faststart=False)
-    path.write_bytes(content)
+def put(server: S3Server, key: str, content: bytes) -> None:
+    """Put an object there as clients do: the server does not see at once what is put into its folder."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.endpoint,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        region_name="us-east-1",
+    )
+    client.put_object(Bucket="videos", Key=key, Body=content)
+
+
+def plant(airflow: UiAirflow, run: DagRun, map_index: int, content: bytes, uri: str) -> None:
+    """Have a task instance say that it landed another video, a long one whose index is at the end."""
     with closing(sqlite3.connect(airflow.database, timeout=30)) as database, database:
         where = "run_id = ? AND task_id = ? AND map_index = ? AND key = 'video_status'"
         names = (run.run_id, DOWNLOAD, map_index)
