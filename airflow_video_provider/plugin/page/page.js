@@ -145,7 +145,7 @@ async function draw() {
   if (drawing) return;
   drawing = true;
   while (wanted.length) {
-    const place = wanted.pop();  // the last that came into sight
+    const place = wanted.shift();
     if (!place.isConnected || !place.dataset.video) continue;
     const url = place.dataset.video;
     delete place.dataset.video;
