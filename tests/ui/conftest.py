@@ -91,9 +91,9 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def logged_in(browser: Any, airflow: UiAirflow) -> Iterator[Callable[..., Any]]:
-    """A page of a user's browser: `logged_in("insider", dark=True)`. It can reach this machine only."""
+    """A page of a user's browser: `logged_in("insider", dark=True)`. Closed after each test: pages of Airflow poll."""
     contexts = []
 
     def make(user: str = "insider", *, dark: bool = False, width: int = 1440, height: int = 900) -> Any:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import boto3
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 
 from scripts.deployment import DagRun
 from scripts.processes import wait_until
@@ -75,7 +76,14 @@ def opened(page: Any, airflow: UiAirflow, path: str) -> Any:
 
 def until(frame: Any, expression: str, argument: Any = None) -> None:
     """Wait for the truth of a script's expression. Playwright's own way would need a weaker policy."""
-    wait_until(lambda: frame.evaluate(expression, argument), timeout=120, what=expression)
+
+    def holds() -> bool:
+        try:
+            return bool(frame.evaluate(expression, argument))
+        except PlaywrightError:  # the frame is on its way to another page
+            return False
+
+    wait_until(holds, timeout=120, what=expression)
 
 
 def shot(page: Any, docs: Path | None, name: str) -> None:
