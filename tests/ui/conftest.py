@@ -93,7 +93,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def logged_in(browser: Any, airflow: UiAirflow) -> Iterator[Callable[..., Any]]:
-    """A page of a browser: `logged_in("insider", dark=True)`; closed after the test, for Airflow's pages poll."""
+    """A page of a browser: `logged_in("insider", dark=True)`. Closed after the test: Airflow's pages poll."""
     contexts = []
 
     def make(user: str = "insider", *, dark: bool = False, width: int = 1440, height: int = 900) -> Any:
