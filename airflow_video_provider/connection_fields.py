@@ -1,9 +1,9 @@
-"""The extra of a connection, as one table: what is read, what the form shows, what the README lists.
+"""The extra of a connection, as one table: what is read, what the form shows, what the documents list.
 
 A new setting is a row here and a field of
 :class:`~airflow_video_provider.gateway.settings.GatewaySettings`, which is what the clients are made of;
-``tests/unit/test_connection_fields.py`` holds the two and README's table together. Nothing is imported that
-costs: Airflow reads the provider's metadata at start.
+``tests/unit/test_connection_fields.py`` holds the two and the table of docs/connection.md together. Nothing
+is imported that costs: Airflow reads the provider's metadata at start.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 __all__ = ["CONNECTION_FIELDS", "ConnectionField"]
@@ -26,10 +27,13 @@ def _boolean_or_path(value: object) -> bool | str:
     raise ValueError("must be true, false or the path of a CA file")
 
 
-def _seconds(value: object) -> float:
+def _number(value: object, what: str = "a number") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("must be a number of seconds")
+        raise ValueError(f"must be {what}")
     return float(value)
+
+
+_seconds = partial(_number, what="a number of seconds")
 
 
 def _headers(value: object) -> tuple[tuple[str, str], ...]:
@@ -69,7 +73,7 @@ class ConnectionField:
     :param name: its key, and the field of ``GatewaySettings`` it goes to.
     :param label: in the form.
     :param description: in the form.
-    :param meaning: in README's table.
+    :param meaning: in the table of docs/connection.md.
     :param placeholder: in the form: a value that works.
     :param schema: JSON schema of what the form of Airflow 3 may store.
     :param read: makes the setting of the stored value; a ValueError says what it must be.
@@ -96,7 +100,7 @@ CONNECTION_FIELDS: tuple[ConnectionField, ...] = (
         "newapi (/v1/video/generations), openrouter, one that another package adds, or a JSON object with "
         "the fields of one. Empty: unified.",
         "`unified` (default), `openai`, `newapi`, `openrouter`, one that another package adds, or "
-        '[an object](docs/dialects.md): `{"base": "openai", …}`',
+        '[an object](dialects.md): `{"base": "openai", …}`',
         "unified",
         # No enum: the form of Airflow 3 would offer these alone.
         {
@@ -156,6 +160,16 @@ CONNECTION_FIELDS: tuple[ConnectionField, ...] = (
         _boolean_or_path,
     ),
     ConnectionField(
+        "max_requests_per_second",
+        "Queries a second",
+        "The most queries that one triggerer sends to this gateway in a second. Empty: as many as become "
+        "due, evenly spread.",
+        "the most queries a second that one triggerer sends; default: as many as become due, evenly spread",
+        "5",
+        {"type": ["number", "null"]},
+        _number,
+    ),
+    ConnectionField(
         "allowed_hosts",
         "Allowed hosts",
         "Hosts or networks that videos may be fetched from though their addresses are not public. The "
@@ -172,7 +186,7 @@ CONNECTION_FIELDS: tuple[ConnectionField, ...] = (
         'The gateway\'s own page about a task, for people: Airflow shows it as the link "Gateway" of a task. '
         "{video_id} stands for the task's id.",
         "the gateway's page about a task, for people, with `{video_id}` in it: the link *Gateway* "
-        "[in Airflow's UI](docs/ui.md)",
+        "[in Airflow's UI](ui.md)",
         "https://console.example.com/tasks/{video_id}",
         {"type": ["string", "null"]},
         _text,

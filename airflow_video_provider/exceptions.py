@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 __all__ = [
     "VideoDownloadFailed",
     "VideoGatewayUnreachable",
+    "VideoListFailed",
     "VideoNotReady",
     "VideoSubmitFailed",
     "VideoTaskFailed",
@@ -38,6 +39,10 @@ class VideoTaskTimeout(AirflowException):
 
 class VideoGatewayUnreachable(AirflowException):
     """The gateway could not be asked for too long; the task was left as it is."""
+
+
+class VideoListFailed(AirflowException):
+    """Some videos of a list are not there, and for at least one of them a retry may help."""
 
 
 class VideoDownloadFailed(AirflowException):

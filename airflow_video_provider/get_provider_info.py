@@ -47,7 +47,16 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Video gateway", "python-modules": ["airflow_video_provider.hooks.video"]}
         ],
         "triggers": [
-            {"integration-name": "Video gateway", "python-modules": ["airflow_video_provider.triggers.video"]}
+            {
+                "integration-name": "Video gateway",
+                "python-modules": [
+                    "airflow_video_provider.triggers.video",
+                    "airflow_video_provider.triggers.video_list",
+                ],
+            }
+        ],
+        "task-decorators": [
+            {"class-name": "airflow_video_provider.decorators.video.video_task", "name": "video"}
         ],
         "config": {
             "video_gateway": {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_video_provider.exceptions import VideoSubmitFailed, sentences
 from airflow_video_provider.gateway.errors import GatewayError
@@ -26,13 +26,21 @@ if TYPE_CHECKING:
     from airflow_video_provider.gateway.task import VideoTask
     from airflow_video_provider.hooks.video import VideoHook
 
-__all__ = ["NotRemembered", "pay", "signals_held"]
+__all__ = ["Create", "NotRemembered", "NotSent", "pay", "signals_held"]
 
 #: How often to try to store the id of a video that is paid for, seconds from one try to the next, and seconds
 #: for all tries together, each of which may last until the store's own timeout.
 STORE_TRIES = 20
 STORE_EVERY = 3.0
 STORE_FOR = 120.0
+
+
+#: Carries a create call out: given the request and what sends one create call of it.
+Create: TypeAlias = "Callable[[VideoRequest, Callable[[], VideoTask]], VideoTask]"
+
+
+class NotSent(Exception):
+    """Raised by a :data:`Create` that sent nothing, and will not: the task is ending, for example."""
 
 
 class NotRemembered(Exception):
@@ -44,8 +52,10 @@ class NotRemembered(Exception):
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
+def signals_held() -> Iterator[Sequence[int]]:
     """Hold back what Airflow raises into the running line, until the block is done.
+
+    The block is given the numbers of those that have come so far: one that does much can end early.
 
     That is ``execution_timeout`` (SIGALRM) and the end of the task (SIGTERM), on 2.11 and 3.x alike. SIGKILL
     cannot be held, and on 3.x it follows a SIGTERM after 5 s. Where the block itself fails, what it says
@@ -59,7 +69,7 @@ def signals_held() -> Iterator[None]:
                 before[name] = handler
                 signal.signal(name, lambda number, _: held.append(number))
     try:
-        yield
+        yield held
     except BaseException:
         held.clear()
         raise
@@ -78,21 +88,27 @@ def pay(
     *,
     history: Sequence[Submission],
     log: Any,
+    create: Create | None = None,
 ) -> tuple[Submission, VideoTask]:
     """Store the intent, send the create call, store the id.
 
     :param history: what was decided on; nothing of it may have changed.
     :param log: the task's.
+    :param create: carries the create call out; default: the hook's ``submit``.
     :returns: the submission as it is stored, and the task as the gateway answered.
     :raises VideoSubmitFailed: the intent cannot be stored, or another attempt has written since; this one
         sent nothing.
     :raises GatewayError: the gateway did not accept, or (``maybe_accepted``) nobody knows.
     :raises NotRemembered: it accepted, and the id could not be stored.
+    :raises NotSent: *create* sent nothing.
     """
     payment = _Payment(hook, ledger, submission, request, history, log)
     payment.intend()
     try:
-        task = hook.submit(request, send=payment.send)
+        task = (create or hook.submit)(request, payment.send)
+    except NotSent:
+        payment.note(State.WITHDRAWN)
+        raise
     except GatewayError as error:
         if not error.maybe_accepted:
             payment.note(State.WITHDRAWN)

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_video_provider.exceptions import VideoSubmitFailed, sentences
 from airflow_video_provider.ledger import Ledger, LedgerUnreadable, Submission
 from airflow_video_provider.paying import NotRemembered
 
-__all__ = ["forgotten", "not_remembered", "read", "stored", "unreadable"]
+__all__ = ["forgotten", "not_remembered", "noted", "read", "reading", "stored", "tidied_up", "unreadable"]
+
+
+class Named(Protocol):
+    """A memory, as far as messages name it."""
+
+    @property
+    def where(self) -> str:
+        """See :class:`~airflow_video_provider.ledger.Ledger`."""
+
+    @property
+    def how_to_delete(self) -> str:
+        """See :class:`~airflow_video_provider.ledger.Ledger`."""
+
+
+class Tidied(Named, Protocol):
+    """A memory that can be tidied up."""
+
+    def after_success(self) -> None:
+        """See :class:`~airflow_video_provider.ledger.Ledger`."""
 
 
 def read(ledger: Ledger) -> tuple[Submission, ...]:
@@ -17,8 +40,15 @@ def read(ledger: Ledger) -> tuple[Submission, ...]:
     :raises AirflowFailException: something else is stored there.
     :raises VideoSubmitFailed: it cannot be read now.
     """
-    try:
+    with reading(ledger):
         return ledger.read()
+
+
+@contextmanager
+def reading(ledger: Named) -> Iterator[None]:
+    """A block that reads what is remembered; see :func:`read`."""
+    try:
+        yield
     except LedgerUnreadable as error:
         raise unreadable(ledger, error) from None
     except Exception as error:  # whatever a store raises: what cannot be read is not taken for nothing
@@ -64,7 +94,23 @@ def forgotten(ledger: Ledger) -> None:
         ) from error
 
 
-def unreadable(ledger: Ledger, error: LedgerUnreadable) -> AirflowFailException:
+def noted(ledger: Ledger, submission: Submission, log: Any) -> None:
+    """Store how a wait ended. Where that fails, a later attempt queries the video and finds the same."""
+    try:
+        stored(ledger, submission)
+    except VideoSubmitFailed as error:
+        log.warning("%s", error)
+
+
+def tidied_up(ledger: Tidied, log: Any) -> None:
+    """Tidy up after the task has succeeded; what is left can be pruned."""
+    try:
+        ledger.after_success()
+    except Exception as error:  # whatever a store raises
+        log.warning("%s could not be tidied up: %r", ledger.where, error)
+
+
+def unreadable(ledger: Named, error: LedgerUnreadable) -> AirflowFailException:
     return AirflowFailException(
         sentences(
             f"nothing was submitted: what earlier attempts submitted, in {ledger.where}, cannot be "

@@ -23,6 +23,7 @@ from airflow_video_provider.gateway.errors import (
 )
 from airflow_video_provider.ledger import (
     Attempt,
+    Decision,
     Ended,
     Ledger,
     LedgerUnreadable,
@@ -36,7 +37,7 @@ from airflow_video_provider.ledger import (
     decide,
     in_doubt,
 )
-from airflow_video_provider.paying import pay, signals_held
+from airflow_video_provider.paying import Create, pay, signals_held
 from airflow_video_provider.remembering import forgotten, read, stored, unreadable
 from airflow_video_provider.waiting import utc
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from airflow_video_provider.gateway.task import VideoTask
     from airflow_video_provider.hooks.video import VideoHook
 
-__all__ = ["Asked", "Submitter"]
+__all__ = ["Asked", "Submitter", "nothing_paid"]
 
 #: How many tasks that the gateway lists are named in the message about a submission in doubt.
 MOST_CANDIDATES = 3
@@ -70,6 +71,8 @@ class Submitter:
     """One attempt's way to a submission.
 
     :param log: the task's.
+    :param item: place in a list of prompts.
+    :param create: see :func:`~airflow_video_provider.paying.pay`.
     """
 
     hook: VideoHook
@@ -77,6 +80,8 @@ class Submitter:
     policy: Policy
     attempt: Attempt
     log: Any
+    item: int = 0
+    create: Create | None = None
 
     def settle(
         self, history: Sequence[Submission], ask: Callable[[Gateway], Asked]
@@ -93,9 +98,14 @@ class Submitter:
         try:
             gateway = self.hook.get_conn()
         except InvalidRequestError as error:
-            raise AirflowFailException(_nothing_paid(str(error), history)) from None
+            raise AirflowFailException(nothing_paid(str(error), history)) from None
         asked = ask(gateway)
-        decision = decide(history, self.attempt, asked.digests, self.policy)
+        return self.carry_out(decide(history, self.attempt, asked.digests, self.policy), asked, history)
+
+    def carry_out(
+        self, decision: Decision, asked: Asked, history: Sequence[Submission]
+    ) -> tuple[Submission, VideoTask | None]:
+        """Do what was decided on; see :meth:`settle`."""
         if isinstance(decision, Reattach):
             return self._reattach(decision, history), None
         if isinstance(decision, Stop):
@@ -105,7 +115,7 @@ class Submitter:
         if decision.lost is not None and self._is_found(decision.lost):
             return self._reattach(Reattach(decision.lost, cleared=True), history), None
         if asked.request is None or asked.digests is None:
-            raise AirflowFailException(_nothing_paid(str(asked.problem), history))
+            raise AirflowFailException(nothing_paid(str(asked.problem), history))
         if decision.why:
             self.log.warning("%s", decision.why)
         elif not history and self.attempt.clear_number and self.ledger.forgets:
@@ -122,12 +132,13 @@ class Submitter:
             generation=decision.generation,
             model=asked.request.model,
             video_conn_id=self.hook.video_conn_id,
-            gateway=gateway.settings.base_url,
+            gateway=self.hook.get_conn().settings.base_url,
             begun_at=time.time(),
             begun_by=self.attempt.try_number,
             request=asked.digests,
             attempt=self.attempt,
             keep=self.policy.on_clear == "reuse",
+            item=self.item,
         )
         return self._pay(submission, asked.request, history)
 
@@ -145,7 +156,9 @@ class Submitter:
             submission.gateway, self.ledger.where,
         )  # fmt: skip
         try:
-            submission, task = pay(self.hook, self.ledger, submission, request, history=history, log=self.log)
+            submission, task = pay(
+                self.hook, self.ledger, submission, request, history=history, log=self.log, create=self.create
+            )
         except LedgerUnreadable as error:
             raise unreadable(self.ledger, error) from None
         except GatewayError as error:
@@ -279,7 +292,8 @@ def _not_submitted(error: GatewayError, history: Sequence[Submission]) -> Airflo
     return AirflowFailException(sentences(said, f"A retry would not help: {change}", *_remembered(history)))
 
 
-def _nothing_paid(problem: str, history: Sequence[Submission]) -> str:
+def nothing_paid(problem: str, history: Sequence[Submission]) -> str:
+    """The message about a request that cannot be submitted, and about what is remembered all the same."""
     said = problem if "nothing was paid" in problem else f"not submitted, nothing was paid: {problem}"
     remembered = _remembered(history)
     return sentences(said, *remembered) if remembered else said

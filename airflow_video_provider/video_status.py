@@ -1,23 +1,27 @@
 """What the operators leave for Airflow's UI: one XCom, ``video_status``, of plain JSON.
 
 Airflow's own tables tell the state of a task; this tells what it is about. The operators write it once they
-know a video's id, and once more where they end badly (generate, sensor) or in any way (download). Keys,
-tokens and signed URLs are in none of its fields. A UI without it shows less, so that nothing here raises.
+know a video's id, and once more where they end badly (generate, sensor) or in any way (download, lists).
+Keys, tokens and signed URLs are in none of its fields. A UI without it shows less, so that nothing here
+raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
 from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar, get_args
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-__all__ = ["KEY", "Kind", "VideoStatus", "download_status", "failures_told", "tell"]
+__all__ = ["KEY", "Kind", "VideoStatus", "download_status", "failures_told", "list_status", "tell"]
 
 #: The XCom's key.
 KEY = "video_status"
+#: Videos of a list that are told of, and characters of a prompt in it: the XCom is read for every gallery.
+MOST_ITEMS = 500
+LONGEST_PROMPT = 1000
 
 Kind = Literal["generate", "wait", "download"]
 
@@ -41,6 +45,9 @@ class VideoStatus:
     :param files: what landed, each with the facts of the download's result, and
         ``prompt``, ``model``, ``usage`` and ``console_url`` where the download was told of them.
     :param missed: of a download of several, what did not land: ``video_id`` and ``error``.
+    :param items: of a list that is generated or waited for, each video: ``video_id``, ``prompt``, ``model``,
+        ``state`` as the gateway has told it, and ``error`` for one that failed.
+    :param unlisted: how many more the list has.
     """
 
     kind: Kind
@@ -53,6 +60,8 @@ class VideoStatus:
     failure: str | None = None
     files: tuple[dict[str, Any], ...] = ()
     missed: tuple[dict[str, Any], ...] = ()
+    items: tuple[dict[str, Any], ...] = ()
+    unlisted: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON, without what is not known."""
@@ -70,20 +79,44 @@ class VideoStatus:
         told: dict[str, Any] = {"kind": value["kind"]}
         for field in fields(cls):
             found = value.get(field.name)
-            if field.name in {"files", "missed"}:
+            if field.name in {"files", "missed", "items"}:
                 items = found if isinstance(found, list | tuple) else ()
                 told[field.name] = tuple(dict(item) for item in items if isinstance(item, Mapping))
             elif field.name == "submitted_at":
                 if isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < 1e11:
                     told[field.name] = float(found)
+            elif field.name == "unlisted":
+                if isinstance(found, int) and not isinstance(found, bool):
+                    told[field.name] = found
             elif isinstance(found, str):
                 told[field.name] = found
         return cls(**told)
 
 
+def list_status(status: VideoStatus, videos: Sequence[Mapping[str, Any]]) -> VideoStatus:
+    """What a list that is generated or waited for has come to.
+
+    :param status: of the task, as it is told before there is a video.
+    :param videos: in order, each as the XCom of the list has it, as far as it is known by now.
+    """
+    items = []
+    for video in videos[:MOST_ITEMS]:
+        error = None if video.get("end") in {"succeeded", "left"} else video.get("message")
+        prompt = video.get("prompt")
+        told = {
+            "video_id": video.get("video_id"),
+            "prompt": prompt[:LONGEST_PROMPT] if isinstance(prompt, str) else None,
+            "model": video.get("model"),
+            "state": video.get("state"),
+            "error": error,
+        }
+        items.append({name: value for name, value in told.items() if value is not None})
+    return replace(status, items=tuple(items), unlisted=max(len(videos) - MOST_ITEMS, 0) or None)
+
+
 def download_status(
     conn_id: str,
-    outcomes: Mapping[str, Any],
+    outcomes: Iterable[tuple[str, Any]],
     told: Mapping[str, Mapping[str, Any]],
     *,
     several: bool,
@@ -91,14 +124,16 @@ def download_status(
 ) -> VideoStatus:
     """What a download has come to.
 
-    :param outcomes: by video id, the :class:`~.media.VideoFile` or the exception.
+    :param outcomes: a video id and its :class:`~airflow_video_provider.media.VideoFile`, or the exception,
+        for each file.
     :param told: by video id, the XCom of the task that waited for it; empty where only the id was given.
-    :param several: whether a list was given, some of which may land and others not.
+    :param several: whether there may be several files, some of which land and others not.
     :param page: the gateway's own page about a video.
     """
     status = VideoStatus("download", conn_id=conn_id)
     files, missed = [], []
-    for video_id, outcome in outcomes.items():
+    outcomes = list(outcomes)
+    for video_id, outcome in outcomes:
         if isinstance(outcome, Exception):
             missed.append({"video_id": video_id, "error": str(outcome)})
             continue
@@ -106,7 +141,7 @@ def download_status(
         known["console_url"] = page(video_id)
         files.append({**outcome.as_dict(), **{name: value for name, value in known.items() if value}})
     if not several and len(outcomes) == 1:
-        (video_id,) = outcomes
+        ((video_id, _),) = outcomes
         prompt, model = told[video_id].get("prompt"), told[video_id].get("model")
         status = replace(status, video_id=video_id, console_url=page(video_id), prompt=prompt, model=model)
     return replace(status, files=tuple(files), missed=tuple(missed) if several else ())

@@ -1,4 +1,4 @@
-"""What operators, sensor and trigger share in reading their arguments and in waiting."""
+"""What operators, sensors and triggers share in reading their arguments."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import ast
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Any, get_args
 
 from airflow_video_provider.gateway.errors import InvalidRequestError
-from airflow_video_provider.gateway.watch import URL_ASKS
-
-if TYPE_CHECKING:
-    from airflow_video_provider.gateway.client import GatewaySettings
+from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, LOWEST_INTERVAL, ScheduleMode
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, TaskWatch
 
 #: How much later than the trigger's own deadline Airflow ends a deferral: only for a triggerer that is gone.
 SAFETY_NET = timedelta(minutes=15)
@@ -22,9 +21,79 @@ SAFETY_NET = timedelta(minutes=15)
 SHORTEST_DEFERRAL = 5.0
 
 
-def first_poll_at(interval: float) -> float:
-    """When a trigger may ask first, in seconds since the epoch."""
-    return time.time() + max(interval, SHORTEST_DEFERRAL)
+@dataclass(frozen=True)
+class Waits:
+    """How a task waits, as its arguments say; checked while the Dag is parsed, so before anything is paid.
+
+    :param poll_interval: seconds, the lowest interval between two queries of a video.
+    :param max_poll_interval: seconds, the longest.
+    :param schedule: ``adaptive`` or ``fixed``.
+    :param unreachable_after: seconds of failed queries in a row after which to give up.
+    """
+
+    poll_interval: float
+    max_poll_interval: float
+    schedule: ScheduleMode
+    unreachable_after: float
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        poll_interval: timedelta | float = LOWEST_INTERVAL,
+        max_poll_interval: timedelta | float = LONGEST_INTERVAL,
+        schedule: ScheduleMode = "adaptive",
+        unreachable_after: timedelta | float = UNREACHABLE_AFTER,
+        name: str = "poll_interval",
+    ) -> Waits:
+        """Check the arguments.
+
+        :param name: that the user knows *poll_interval* by.
+        :raises ValueError: naming the argument.
+        """
+        if schedule not in get_args(ScheduleMode):
+            raise ValueError(f"schedule: {schedule!r} must be one of {', '.join(get_args(ScheduleMode))}")
+        return cls(
+            check_seconds(name, poll_interval, least=1),
+            check_seconds("max_poll_interval", max_poll_interval, least=1),
+            schedule,
+            check_seconds("unreachable_after", unreachable_after),
+        )
+
+    def of_watch(self) -> dict[str, Any]:
+        """As arguments of :func:`~airflow_video_provider.gateway.watch.watch_for`."""
+        return {
+            "interval": self.poll_interval,
+            "max_interval": self.max_poll_interval,
+            "mode": self.schedule,
+            "unreachable_after": self.unreachable_after,
+        }
+
+    def of_list_trigger(self, deadline: float | None) -> dict[str, Any]:
+        """As arguments of a trigger that is made now."""
+        return {**asdict(self), "deadline": deadline, "first_poll_at": time.time() + SHORTEST_DEFERRAL}
+
+    def of_trigger(self, watch: TaskWatch) -> dict[str, Any]:
+        """As arguments of a trigger that goes on with a watch."""
+        made_now = self.of_list_trigger(watch.deadline)
+        return {
+            **made_now,
+            "poll_interval": watch.schedule.interval,
+            "submitted_at": watch.started_at,
+            "model": watch.model,
+            "first_poll_at": max(watch.next_at or 0.0, made_now["first_poll_at"]),
+        }
+
+
+def xcom_of(ti: Any, key: str) -> dict[str, Any]:
+    """Where an XCom of a task instance is, as what reads it takes it."""
+    return {
+        "dag_id": ti.dag_id,
+        "run_id": ti.run_id,
+        "task_id": ti.task_id,
+        "map_index": ti.map_index,
+        "key": key,
+    }
 
 
 def utc(seconds: float) -> str:
@@ -43,6 +112,14 @@ def check_seconds(name: str, value: timedelta | float, *, least: float = 0) -> f
     return float(seconds)
 
 
+def value_of_text(text: str) -> Any:
+    """What a text holds as JSON or as Python writes it; the text itself where that is nothing."""
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return read(text)
+    return text
+
+
 def video_id_of(video: object) -> str:
     """The gateway's id from what users pass: an id, a task's XCom, or that XCom as text.
 
@@ -51,11 +128,7 @@ def video_id_of(video: object) -> str:
     :raises InvalidRequestError: there is no id in it.
     """
     if isinstance(video, str) and video.lstrip().startswith("{"):
-        text = video
-        for read in (json.loads, ast.literal_eval):
-            with contextlib.suppress(ValueError, SyntaxError):
-                video = read(text)
-                break
+        video = value_of_text(video)
     if isinstance(video, Mapping):
         video = video.get("video_id")
     if not isinstance(video, str) or not video.strip() or video.strip() == "None":
@@ -66,11 +139,24 @@ def video_id_of(video: object) -> str:
     return video.strip()
 
 
-def url_asks(settings: GatewaySettings) -> int:
-    """How many more times to ask a finished task for its URL; see :class:`TaskWatch`."""
-    return URL_ASKS if settings.spoken.url_in_reply else 0
+def video_ids_of(videos: object) -> list[str]:
+    """The gateway's ids, in order, from what users pass: a list of what :func:`video_id_of` takes, or such a
+    list as text.
 
+    The XCom list of a task, and the XComs of a mapped one, are such lists.
 
-def poll_every(settings: GatewaySettings, interval: float) -> float:
-    """Seconds between two queries of a task: what the user asks for, and no less than the gateway does."""
-    return max(interval, settings.spoken.poll_floor)
+    :raises InvalidRequestError: it is no list, or an entry holds no id.
+    """
+    read = value_of_text(videos) if isinstance(videos, str) else videos
+    if isinstance(read, str | bytes | Mapping) or not isinstance(read, Iterable):
+        raise InvalidRequestError(
+            f"video_ids: {videos!r} is no list; give the gateway's task ids, or the XComs of the tasks that "
+            "submitted them (a template of a mapped task's needs `| list`)"
+        )
+    ids = []
+    for place, video in enumerate(read):
+        try:
+            ids.append(video_id_of(video))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"video_ids, entry {place}: {error}") from None
+    return ids

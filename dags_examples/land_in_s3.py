@@ -9,6 +9,8 @@ The bucket's readers never see half a file: the object appears once it is whole.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
@@ -17,6 +19,7 @@ from airflow_video_provider.operators.video import VideoDownloadOperator, VideoG
 @dag(
     schedule=None,
     catchup=False,
+    default_args={"retries": 5, "retry_delay": timedelta(minutes=1)},  # they re-attach, and cost nothing
     params={
         "prompt": Param("A glass of water, sunlight moving through it", type="string", minLength=1),
         "destination": Param("s3://aws_default@my-bucket/videos/", type="string"),
@@ -30,6 +33,7 @@ def video_land_in_s3() -> None:
         model="veo3.1-fast",
         aspect_ratio="16:9",
         deferrable=True,
+        max_poll_interval=10,  # the sandbox is quicker than any model: leave it out for a real gateway
     )
     download = VideoDownloadOperator(
         task_id="download",

@@ -18,6 +18,7 @@ from airflow_video_provider.sensors.video import VideoTaskSensor
 @dag(
     schedule=None,
     catchup=False,
+    default_args={"retries": 5, "retry_delay": timedelta(minutes=1)},  # they query again, and cost nothing
     params={
         "video_id": Param("", type="string", minLength=1, description="veo3.1-fast:1770350082-trii1OXZc3"),
         "destination": Param("file:///tmp/videos/", type="string"),
@@ -29,7 +30,7 @@ def video_sensor_on_submitted_id() -> None:
         task_id="wait",
         video_id="{{ params.video_id }}",
         deferrable=True,
-        poke_interval=10,
+        max_poll_interval=10,  # the sandbox is quicker than any model: leave it out for a real gateway
         timeout=timedelta(minutes=30).total_seconds(),
     )
     VideoDownloadOperator(task_id="download", video=wait.output, destination="{{ params.destination }}")

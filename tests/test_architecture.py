@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "airflow_video_provider"
 
 FLOORS = (
-    ("operators", "sensors", "plugin"),
+    ("decorators", "operators", "sensors", "plugin"),
     (
         "hooks",
         "triggers",
@@ -31,14 +31,16 @@ FLOORS = (
         "paying",
         "remembering",
         "submitting",
+        "submitting_many",
         "cancelling",
         "costs",
+        "metrics",
         "waiting",
         "video_status",
         "exceptions",
     ),
     ("gateway", "media"),
-    ("http_common", "get_provider_info", "connection_fields"),
+    ("http_common", "reply_places", "get_provider_info", "connection_fields"),
 )
 """From the top down. A module imports from its own floor and those below; a new one gets its place here."""
 

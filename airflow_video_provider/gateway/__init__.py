@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         BotCheckError as BotCheckError,
     )
     from airflow_video_provider.gateway.errors import (
+        CertificateError as CertificateError,
+    )
+    from airflow_video_provider.gateway.errors import (
         ErrorKind as ErrorKind,
     )
     from airflow_video_provider.gateway.errors import (
@@ -81,8 +84,8 @@ _NAMES_OF = {
     "client": "AsyncGateway Gateway GatewaySettings",
     "dialect": "Dialect",
     "errors": (
-        "AuthenticationError BotCheckError ErrorKind GatewayError InvalidRequestError Missing "
-        "ModerationError NotFoundError "
+        "AuthenticationError BotCheckError CertificateError ErrorKind GatewayError InvalidRequestError "
+        "Missing ModerationError NotFoundError "
         "QuotaError RateLimitError ServerError TransportError UnreadableReplyError error_from_reply"
     ),
     "refusals": "Refusal",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import AsyncIterable, Callable, Generator, Mapping
+from contextlib import aclosing, closing
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -27,6 +29,7 @@ from airflow_video_provider.gateway.replies import (
 from airflow_video_provider.gateway.request import VideoRequest
 from airflow_video_provider.gateway.settings import GatewaySettings, normalise_base_url, origin_of
 from airflow_video_provider.gateway.task import VideoTask
+from airflow_video_provider.gateway.transport import faults, query_transport
 from airflow_video_provider.gateway.wire import (
     WireRequest,
     cancel_request,
@@ -36,7 +39,11 @@ from airflow_video_provider.gateway.wire import (
 )
 from airflow_video_provider.http_common import quiet_httpx
 
-__all__ = ["AsyncGateway", "Gateway", "GatewaySettings", "normalise_base_url", "origin_of"]
+__all__ = ["AsyncGateway", "Gateway", "GatewaySettings", "Query", "normalise_base_url", "origin_of"]
+
+OK = 200
+MAX_KEPT = 4096
+"""Bytes of a reply that are kept to compare the next one with; a usual one has 300."""
 
 T = TypeVar("T")
 
@@ -94,6 +101,24 @@ class _Shell:
 
     def _exchange(self, wire: WireRequest, read: Callable[[Any, Mapping[str, str]], T]) -> Exchange[T]:
         return Exchange(self.settings, wire, read, clock=time.monotonic)
+
+
+@dataclass(slots=True)
+class Query:
+    """A query of one task as it goes out, again and again, and what was answered last."""
+
+    wire: WireRequest
+    understand: Callable[[Any, Mapping[str, str]], VideoTask]
+    request: httpx.Request
+    answer: tuple[bytes, VideoTask] | None = None
+
+
+def _chunks(reply: httpx.Response) -> AsyncIterable[bytes]:
+    """The body; nearly always of one chunk and not compressed, which needs none of httpx's machinery."""
+    stream = reply.stream
+    if isinstance(stream, httpx.AsyncByteStream) and "content-encoding" not in reply.headers:
+        return stream
+    return reply.aiter_bytes()
 
 
 class Gateway(_Shell):
@@ -171,7 +196,8 @@ class Gateway(_Shell):
         with quiet_httpx():
             while True:
                 try:
-                    with self._client.stream(exchange.wire.method, exchange.url, **exchange.options) as reply:
+                    reply = self._client.send(exchange.request(), stream=True)
+                    with closing(reply):
                         for chunk in reply.iter_bytes():
                             exchange.receive(chunk)
                 except (httpx.RequestError, httpx.InvalidURL) as error:
@@ -197,7 +223,23 @@ class AsyncGateway(_Shell):
 
     def __init__(self, base_url: str | GatewaySettings, api_key: str | None = None, **settings: Any) -> None:
         super().__init__(base_url, api_key, **settings)
-        self._client = httpx.AsyncClient(**self.settings.client_options())
+        self._options = self.settings.client_options()
+        self._made: httpx.AsyncClient | None = None
+        self._queries = query_transport(self.settings.base_url, self._options["verify"])
+        self._faults = faults()
+        self._closed = False
+
+    def _open(self) -> httpx.AsyncBaseTransport:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        return self._queries
+
+    @property
+    def _client(self) -> httpx.AsyncClient:
+        """For everything but queries, of which there are thousands and seldom anything else."""
+        if self._made is None:
+            self._made = httpx.AsyncClient(**self._options)
+        return self._made
 
     async def submit(self, request: VideoRequest) -> VideoTask:
         """Send one create call; see :meth:`Gateway.submit`."""
@@ -205,7 +247,37 @@ class AsyncGateway(_Shell):
 
     async def get_task(self, video_id: str) -> VideoTask:
         """Ask once how a task stands; see :meth:`Gateway.get_task`."""
-        return await self._run(self._query(video_id))
+        return await self.query(self.prepare(video_id))
+
+    def prepare(self, video_id: str) -> Query:
+        """Make the query of a task, to be sent as often as the wait for it takes."""
+        exchange = self._query(video_id)
+        return Query(exchange.wire, exchange.understand, exchange.request())
+
+    async def query(self, query: Query) -> VideoTask:
+        """Send a query of :meth:`prepare` once; see :meth:`Gateway.get_task`."""
+        exchange = self._exchange(query.wire, query.understand)
+        request: httpx.Request | None = query.request
+        with quiet_httpx():
+            while True:
+                try:
+                    async with asyncio.timeout(exchange.give_up_at - time.monotonic()):
+                        reply = await self._open().handle_async_request(request or exchange.request())
+                        async with aclosing(reply):
+                            async for chunk in _chunks(reply):
+                                exchange.receive(chunk)
+                except TimeoutError:
+                    exchange.too_slow()
+                except self._faults as error:
+                    exchange.fault(error)
+                content = bytes(exchange.content)
+                if query.answer is not None and (reply.status_code, content) == (OK, query.answer[0]):
+                    return query.answer[1]  # most of a wait's replies are the one before, word for word
+                if (read := exchange.read(reply.status_code, reply.headers)) is not None:
+                    kept = reply.status_code == OK and len(content) <= MAX_KEPT
+                    query.answer = (content, read) if kept else None
+                    return read
+                request = None  # a redirect within the gateway
 
     async def list_tasks(self) -> list[VideoTask]:
         """List the account's newest tasks; see :meth:`Gateway.list_tasks`."""
@@ -242,12 +314,11 @@ class AsyncGateway(_Shell):
         with quiet_httpx():
             while True:
                 try:
-                    async with (
-                        asyncio.timeout(exchange.give_up_at - time.monotonic()),  # headers can trickle, too
-                        self._client.stream(exchange.wire.method, exchange.url, **exchange.options) as reply,
-                    ):
-                        async for chunk in reply.aiter_bytes():
-                            exchange.receive(chunk)
+                    async with asyncio.timeout(exchange.give_up_at - time.monotonic()):  # headers can trickle
+                        reply = await self._client.send(exchange.request(), stream=True)
+                        async with aclosing(reply):
+                            async for chunk in reply.aiter_bytes():
+                                exchange.receive(chunk)
                 except TimeoutError:
                     exchange.too_slow()
                 except (httpx.RequestError, httpx.InvalidURL) as error:
@@ -257,7 +328,10 @@ class AsyncGateway(_Shell):
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        self._closed = True
+        await self._queries.aclose()
+        if self._made is not None:
+            await self._made.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -75,7 +75,7 @@ def read_envelope(body: object) -> Envelope:
     """Read message and code from any of the envelopes."""
     if isinstance(body, str):
         return Envelope(_text(body))
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return Envelope()
     error, base, output = (_object(body.get(name)) for name in ("error", "base_resp", "output"))
     texts = [
@@ -115,7 +115,7 @@ def read_envelope(body: object) -> Envelope:
 
 def claimed_status(body: object) -> int | None:
     """The HTTP status of an error that a body claims, whatever the status of the reply; None without one."""
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return None
     error, base = _object(body.get("error")), _object(body.get("base_resp"))
     for holder in (error, body):
@@ -141,7 +141,7 @@ def read_content(content: bytes) -> tuple[object, str]:
 
 
 def _object(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def unwrapped(text: str) -> str:
@@ -180,14 +180,14 @@ def problems_in(value: object) -> Iterable[tuple[str, str]]:
     FastAPI and fal: ``[{"loc": ["body", "prompt"], "msg", "type"}]``; NestJS: ``["prompt must be text"]``;
     Laravel: ``{"prompt": ["The prompt field is required."]}``; others: ``[{"field", "message"}]``.
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if not all(isinstance(each, list) for each in value.values()):
             return
         value = [{"field": name, "message": text} for name, texts in value.items() for text in texts]
     for each in value[:20] if isinstance(value, list) else ():
         if isinstance(each, str):
             each = {"message": each}
-        if not isinstance(each, Mapping):
+        if not isinstance(each, dict):
             continue
         text = next(
             (said for name in ("msg", "message", "detail", "error") if (said := _text(each.get(name)))), ""

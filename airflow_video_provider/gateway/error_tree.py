@@ -12,6 +12,7 @@
     ├── RateLimitError          429                                              retryable
     ├── ServerError             5xx, an HTTP 200 that wraps an error             retryable
     ├── TransportError          no reply: refused, timed out, cut off            retryable
+    │   └── CertificateError    the server's TLS certificate is not trusted      final
     └── UnreadableReplyError    a reply that is not one of a gateway             retryable
 
 ``retryable`` says that asking *the same query* again can help. Whether a *create* may be sent again is
@@ -31,6 +32,7 @@ from airflow_video_provider.gateway.refusals import Refusal
 __all__ = [
     "AuthenticationError",
     "BotCheckError",
+    "CertificateError",
     "ErrorKind",
     "GatewayError",
     "InvalidRequestError",
@@ -214,6 +216,12 @@ class TransportError(GatewayError):
     def __init__(self, message: str, *, maybe_sent: bool = True) -> None:
         super().__init__(message, maybe_accepted=maybe_sent)
         self.maybe_sent = maybe_sent
+
+
+class CertificateError(TransportError):
+    """The server's TLS certificate is not trusted, so nothing was sent."""
+
+    retryable = False
 
 
 class UnreadableReplyError(GatewayError):

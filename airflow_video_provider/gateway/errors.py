@@ -24,6 +24,7 @@ from airflow_video_provider.gateway.error_tree import (
     NOT_CHARGED,
     AuthenticationError,
     BotCheckError,
+    CertificateError,
     ErrorKind,
     GatewayError,
     InvalidRequestError,
@@ -35,16 +36,17 @@ from airflow_video_provider.gateway.error_tree import (
     TransportError,
     UnreadableReplyError,
 )
-from airflow_video_provider.gateway.missing import Missing, names_a_task, what_is_missing
+from airflow_video_provider.gateway.missing import Missing, is_missing_row, names_a_task, what_is_missing
 from airflow_video_provider.gateway.refusals import LONGEST, Refusal, is_bot_check, refusal_of
 from airflow_video_provider.http_common import parse_retry_after
 
 if TYPE_CHECKING:
-    import httpx
+    pass
 
 __all__ = [
     "AuthenticationError",
     "BotCheckError",
+    "CertificateError",
     "ErrorKind",
     "GatewayError",
     "InvalidRequestError",
@@ -60,7 +62,6 @@ __all__ = [
     "error_from_reply",
     "error_from_transport",
     "fit_to_store",
-    "refused_by_moderation",
     "wrapped_error",
 ]
 
@@ -125,7 +126,7 @@ def wrapped_error(body: object, *, headers: Mapping[str, str]) -> GatewayError |
 
     To be asked only of a body that is no task: a healthy task may carry an ``error`` key.
     """
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return None
     claimed = claimed_status(body)
     # A healthy task may have a type of its own ("create", "video"), and MiniMax says "success" with a 0.
@@ -134,7 +135,7 @@ def wrapped_error(body: object, *, headers: Mapping[str, str]) -> GatewayError |
     if claimed is None and not envelope.code and (not complaint or says_nothing(complaint)):
         return None
     said = _Said.of(body, "", html=False, status=claimed or 200, wrapped=True)
-    in_base_resp = isinstance(body.get("base_resp"), Mapping)
+    in_base_resp = isinstance(body.get("base_resp"), dict)
     return _error(said, 200 if in_base_resp else claimed or 200, headers, None)
 
 
@@ -173,8 +174,9 @@ class _Said:
             return QuotaError
         if self.refusal:
             return BotCheckError if is_bot_check(words) else ModerationError
-        # A 5xx is asked again whatever its words ("video service not found"), but for a code that says all.
+        # A 5xx is asked again whatever its words ("video service not found"), but for those that say all.
         no_task = names_a_task((self.code or "") if status >= 500 else words)
+        no_task = no_task or (status == 500 and is_missing_row(self.message))
         if no_task and status in {200, 400, 404, 410, 422, 500}:
             return NotFoundError
         if status in {400, 404} and _NO_MODEL.search(words):
@@ -201,7 +203,8 @@ def _error(said: _Said, status_code: int, headers: Mapping[str, str], now: datet
     if kind is NotFoundError:
         words = f"{said.code or ''} {said.message}"
         missing = what_is_missing(said.body, words, html=said.html, wrapped=said.wrapped)
-        return NotFoundError(message, missing=missing, **facts)
+        # Of a create a failing server proves nothing, whatever it cannot find.
+        return NotFoundError(message, missing=missing, maybe_accepted=said.status >= 500, **facts)
     if issubclass(kind, ModerationError):
         return kind(message, refusal=said.refusal or Refusal.INPUT, **facts)
     if kind is ServerError:
@@ -209,18 +212,10 @@ def _error(said: _Said, status_code: int, headers: Mapping[str, str], now: datet
     return kind(message, **facts)
 
 
-def refused_by_moderation(*words: str | None) -> bool:
-    """Whether reason, code or status of a failed task speak of moderation, of the input or of the output.
+def error_from_transport(error: Exception, *, origin: str) -> GatewayError:
+    """Turn httpx's exception, or another of its transport, into ours.
 
-    :attr:`VideoTask.refusal <airflow_video_provider.gateway.task.VideoTask.refusal>` tells which.
-    """
-    return refusal_of(*words) is not None
-
-
-def error_from_transport(error: httpx.RequestError | httpx.InvalidURL, *, origin: str) -> GatewayError:
-    """Turn httpx's exception into ours.
-
-    :param error: what httpx raised.
+    :param error: what was raised.
     :param origin: scheme, host and port that were asked, for the message (never the whole URL).
     """
     import httpx
@@ -228,6 +223,8 @@ def error_from_transport(error: httpx.RequestError | httpx.InvalidURL, *, origin
     what = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL):
         return InvalidRequestError(f"the request to {origin} cannot be sent: {what}")
+    if "CERTIFICATE_VERIFY_FAILED" in what:
+        return CertificateError(f"the certificate of {origin} is not trusted: {what}", maybe_sent=False)
     if isinstance(error, httpx.DecodingError):
         return UnreadableReplyError(f"the reply from {origin} cannot be decoded: {what}")
     if isinstance(error, httpx.TimeoutException):

@@ -19,7 +19,12 @@ from airflow_video_provider.gateway.errors import (
     error_from_transport,
 )
 from airflow_video_provider.gateway.replies import task_in_an_error
-from airflow_video_provider.gateway.settings import GatewaySettings, origin_of
+from airflow_video_provider.gateway.settings import (
+    CONNECT_TIMEOUT,
+    QUERY_TIMEOUT,
+    GatewaySettings,
+    origin_of,
+)
 from airflow_video_provider.gateway.wire import WireRequest
 
 __all__ = ["Exchange"]
@@ -34,7 +39,8 @@ T = TypeVar("T")
 class Exchange(Generic[T]):
     """One call without its I/O: the request to send next, and what the replies mean.
 
-    A shell sends :attr:`url` for as long as :meth:`read` returns None, which is while a redirect is followed.
+    A shell sends :meth:`request` for as long as :meth:`read` returns None, which is while a redirect is
+    followed.
     """
 
     settings: GatewaySettings
@@ -50,10 +56,22 @@ class Exchange(Generic[T]):
     def __post_init__(self) -> None:
         self.url = self.settings.base_url + self.wire.path
         # httpx bounds each wait; a reply that trickles would never meet that bound.
-        self.give_up_at = self.clock() + 2 * self.settings.timeout
+        self.give_up_at = self.clock() + 2 * self.timeout
 
     @property
-    def options(self) -> dict[str, Any]:
+    def timeout(self) -> float:
+        """Seconds, for each wait on the reply."""
+        lasts = self.wire.billed or self.wire.changes
+        return self.settings.timeout if lasts else min(self.settings.timeout, QUERY_TIMEOUT)
+
+    def request(self) -> httpx.Request:
+        """The request to send, also again and again: nothing of it is used up, unless it holds a file."""
+        limits = httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT_TIMEOUT))
+        return httpx.Request(
+            self.wire.method, self.url, extensions={"timeout": limits.as_dict()}, **self._options()
+        )
+
+    def _options(self) -> dict[str, Any]:
         headers = self.settings.request_headers()
         headers = {name: value for name, value in headers.items() if name.lower() != "content-type"}
         if self.wire.form is not None:
@@ -76,7 +94,7 @@ class Exchange(Generic[T]):
             self.too_slow()
 
     def too_slow(self) -> NoReturn:
-        self._unreadable(f"so slowly that the reply was not whole after {2 * self.settings.timeout:g} s")
+        self._unreadable(f"so slowly that the reply was not whole after {2 * self.timeout:g} s")
 
     def _unreadable(self, what: str, **facts: Any) -> NoReturn:
         self._raise(UnreadableReplyError(f"{origin_of(self.url)} answered {what}", **facts))
@@ -120,7 +138,8 @@ class Exchange(Generic[T]):
         error.args = (error.message,)
         raise error from None
 
-    def fault(self, error: httpx.RequestError | httpx.InvalidURL) -> NoReturn:
+    def fault(self, error: Exception) -> NoReturn:
+        """Raise what a fault of the network or of the transport means."""
         self._raise(error_from_transport(error, origin=origin_of(self.url)))
 
     def _follow(self, status_code: int, location: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Missing", "names_a_task", "what_is_missing"]
+__all__ = ["Missing", "is_missing_row", "names_a_task", "what_is_missing"]
 
 
 class Missing(StrEnum):
@@ -42,6 +42,8 @@ _ROUTE = re.compile(
     r"|method not allowed|unrecognized request url|(?:接口|路由|页面|路径)不存在",
     re.I,
 )
+# What a Go program's database says of a row that it has not: MiniMax's whole answer, a 500, to an unknown id.
+_ROW = re.compile(r"(?:error: ?)?record not found\.?", re.I)
 _PATH = re.compile(r"\S*/\S*")
 
 
@@ -56,7 +58,7 @@ def _spring(body: Mapping[str, Any]) -> bool:
 def _apim(body: Mapping[str, Any]) -> bool:
     error = body.get("error")
     return (
-        isinstance(error, Mapping)
+        isinstance(error, dict)
         and str(error.get("code")) == "404"
         and str(error.get("message")).strip(". ").lower() == "resource not found"
     )
@@ -79,6 +81,11 @@ def names_a_task(words: str) -> bool:
     return bool(_TASK.search(words))
 
 
+def is_missing_row(message: str) -> bool:
+    """Whether an error says no more than that a database has no such row."""
+    return bool(_ROW.fullmatch(message.strip()))
+
+
 def what_is_missing(body: object, words: str, *, html: bool, wrapped: bool = False) -> Missing:
     """Read what a reply that means "not there" speaks of.
 
@@ -94,7 +101,7 @@ def what_is_missing(body: object, words: str, *, html: bool, wrapped: bool = Fal
         return Missing.TASK
     if html or not words.strip():
         return Missing.ROUTE
-    if isinstance(body, Mapping) and any(fits(body) for _, fits in _FRAMEWORKS):
+    if isinstance(body, dict) and any(fits(body) for _, fits in _FRAMEWORKS):
         return Missing.ROUTE
     if wrapped:
         return Missing.TASK

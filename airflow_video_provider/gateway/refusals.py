@@ -64,7 +64,7 @@ _BAD = (
     r"(?:sensitive|inappropriate|unsafe|harmful|flagged|moderated|filtered|withheld|copyright\w*|blocked"
     r"|violat\w*\b(?! [^.;]{0,20}(?:schema|constraint|limit)))"
 )
-_BAD_ZH = r"(?:敏感|违规|涉敏|不当|不合规|违禁|审核|风险)"
+_BAD_ZH = r"(?:敏感|违规|涉敏|不当|不合规|违禁|审核|风险|风控)"
 
 SIGNS: tuple[Sign, ...] = (
     # -- identifiers that name the side --
@@ -78,6 +78,8 @@ SIGNS: tuple[Sign, ...] = (
     _code(_IN, "MiniMax", r"^1026$"),
     _code(_OUT, "Veo behind a Flow bridge", r"PUBLIC_ERROR_\w*AUDIO\w*(?:FILTER|SAFETY|BLOCK|POLICY)"),
     _code(_OUT, "Veo (Vertex AI, Gemini API)", r"raiMediaFiltered"),
+    _code(_OUT, "Vidu", r"\bCreationPolicyViolation\b"),
+    _code(_IN, "Vidu", r"\bAuditSubmitIllegal\b|\bTaskPromptPolicyViolation\b"),
     _code(_OUT, "Black Forest Labs, a status word", r"^content moderated$"),
     _code(_IN, "Black Forest Labs, a status word", r"^request moderated$"),
     # -- phrases that name the output --
@@ -86,6 +88,13 @@ SIGNS: tuple[Sign, ...] = (
         _OUT,
         "Seedance, DashScope ('Output data may contain inappropriate content')",
         rf"\b(?:output|generated|resulting)\s+(?:\w+\s+){{0,2}}?{_MADE}\b[^.;]{{0,60}}\b{_BAD}",
+    ),
+    _phrase(
+        _OUT,
+        "xAI ('Generated image rejected by content moderation')",
+        rf"\b(?:output|generated|resulting)\s+(?:\w+\s+){{0,2}}?{_MADE}\b[^.;]{{0,40}}\bmoderation\b"
+        r"|\boutput (?:was )?(?:blocked|filtered|flagged|withheld|rejected) by\b[^.;]{0,20}"
+        r"\b(?:content|safety|moderation)\b",
     ),
     _phrase(
         _OUT,
@@ -98,13 +107,14 @@ SIGNS: tuple[Sign, ...] = (
         "Veo's audio filter",
         r"issue with the audio (?:for|of|in) your prompt"
         r"|\baudio\b[^.;]{0,20}\b(?:safety|filtered|flagged|blocked)\b"
+        r"|\baudio\b[^.;]{0,60}\bsafety (?:filter|polic|reason)"
         r"|\b(?:blocked|rejected|flagged|refused|filtered|withheld)\b[^.;]{0,30}\baudio\b",
     ),
     _phrase(_OUT, "Veo, of what it filtered", r"could not generate \d+ videos? based on the prompt"),
     _phrase(
         _OUT,
         "MiniMax and resellers, in Chinese",
-        rf"(?:输出|生成的|生成结果|成片)(?:(?!失败|输入)[^，。,.;；：:]){{0,12}}{_BAD_ZH}",
+        rf"(?:输出|生成的|生成物|生成结果|成片)(?:(?!失败|输入)[^，。,.;；：:]){{0,12}}{_BAD_ZH}",
     ),
     # -- identifiers that do not name the side --
     _code(_IN, "Seedance, a code cut short", r"SensitiveContentDetected"),
@@ -121,6 +131,9 @@ SIGNS: tuple[Sign, ...] = (
         r"|\bcontent_filter(?:ed)?\b|ResponsibleAIPolicyViolation",
     ),
     _code(_IN, "new-api", r"sensitive_words_detected|violation_fee\."),
+    # Its words, too: by the phrases below, a security policy is of another kind.
+    _code(_IN, "Kling, Zhipu", r"^1301$|\btrigger the content security policy of the platform"),
+    _code(_IN, "Gemini", r"\bPROHIBITED_CONTENT\b"),
     _code(_IN, "Sora bridges, a bot check", r"sentinel_block"),
     _code(_IN, "a status word of resellers", r"^nsfw$|^moderated$"),
     # -- phrases that do not name the side --
@@ -177,14 +190,14 @@ SIGNS: tuple[Sign, ...] = (
         "gateways in Chinese",
         r"审核|违规|敏感|违禁|涉黄|涉政|涉暴|涉敏|不当内容|不合规|不良信息|色情|真人形象|侵权"
         r"|(?:内容|文本|提示词|图片|视频|输入|未通过|命中)[^，。]{0,12}风控|风控[^，。]{0,8}(?:未通过|不通过|拦截)"
-        r"|内容安全[^，。]{0,8}(?:未通过|不通过|拦截|拒绝)",
+        r"|内容安全[^，。]{0,8}(?:未通过|不通过|拦截|拒绝)|触发[^，。]{0,6}(?:内容安全|风控)",
     ),
 )
 
 _CHECK = r"(?:moderation|safety|polic(?:y|ies)|risk[- ]control|content (?:filter|checker|safety|review)|nsfw)"
 _OUTAGE = (
     r"(?:time[- ]?outs?|timed out|unavailable|overload\w*|rate.?limit\w*|too many requests|unreachable|"
-    r"connection|internal error|server error|not configured|deprecated)"
+    r"connection|internal error|server error|not configured|deprecated|busy)"
 )
 # What speaks of a check without being its verdict: an outage of it, a policy or sensitivity of another kind,
 # an account that is restricted.

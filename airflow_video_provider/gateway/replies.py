@@ -69,7 +69,7 @@ def task_in_an_error(content: bytes) -> str | None:
         body = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(body, Mapping) or not isinstance(word := body.get("status"), str):
+    if not isinstance(body, dict) or not isinstance(word := body.get("status"), str):
         return None
     video_id = next((body[name] for name in ("id", "task_id") if isinstance(body.get(name), str)), None)
     if not video_id or word.lower() not in _UNDER_WAY:
@@ -79,13 +79,13 @@ def task_in_an_error(content: bytes) -> str | None:
 
 def understand_list(body: Any, headers: Mapping[str, str]) -> list[VideoTask]:
     """Read a page of tasks; what has no id is left out."""
-    listed = body.get("data") if isinstance(body, Mapping) else body
+    listed = body.get("data") if isinstance(body, dict) else body
     if not isinstance(listed, list):
         raise wrapped_error(body, headers=headers) or UnreadableReplyError("the reply holds no list of tasks")
     return [
         VideoTask.from_reply(task, video_id=video_id)
         for task in listed
-        if isinstance(task, Mapping) and (video_id := read_created_id(task)) is not None
+        if isinstance(task, dict) and (video_id := read_created_id(task)) is not None
     ]
 
 
@@ -95,7 +95,7 @@ def understand_cancel(video_id: str) -> Callable[[Any, Mapping[str, str]], bool]
     def understand(body: Any, headers: Mapping[str, str]) -> bool:
         if (error := wrapped_error(body, headers=headers)) is not None:
             raise error
-        if isinstance(body, Mapping) and (body.get("deleted") is False or body.get("success") is False):
+        if isinstance(body, dict) and (body.get("deleted") is False or body.get("success") is False):
             raise InvalidRequestError(f"the gateway did not cancel {video_id}")
         return True
 
@@ -104,10 +104,10 @@ def understand_cancel(video_id: str) -> Callable[[Any, Mapping[str, str]], bool]
 
 def _looks_accepted(body: Any) -> bool:
     """A word in place of data, a number in place of a status, a request_id: an error envelope has them."""
-    return isinstance(body, Mapping) and (
+    return isinstance(body, dict) and (
         any(body.get(name) for name in ("id", "task_id"))
         or isinstance(body.get("status"), str)
-        or isinstance(body.get("data"), Mapping)
+        or isinstance(body.get("data"), dict)
     )
 
 

@@ -56,7 +56,7 @@ class VideoRequest(BaseModel):
 
     Everything but ``prompt`` and ``model`` is optional, and only what is given is sent. A knob that the
     connection's dialect spells differently is translated; one that it cannot express is refused by
-    :func:`~airflow_video_provider.gateway.dialects.create_request` before anything is sent. Numbers and
+    :func:`~airflow_video_provider.gateway.wire.create_request` before anything is sent. Numbers and
     booleans may come as text, as Airflow's templates render them.
     """
 

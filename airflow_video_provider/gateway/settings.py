@@ -22,7 +22,11 @@ __all__ = ["GatewaySettings", "normalise_base_url", "origin_of"]
 #: Longer than any sensible poll interval: a connection is kept from one poll to the next, where httpx's
 #: default of 5 s would make a TLS handshake of each.
 KEEPALIVE_SECONDS = 90.0
-
+#: Seconds, for each wait on the reply to a query. A gateway that is longer about one is overloaded, and a
+#: query that hangs keeps one of few connections from the others.
+QUERY_TIMEOUT = 30.0
+#: Seconds, for opening a connection.
+CONNECT_TIMEOUT = 15.0
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -71,7 +75,8 @@ class GatewaySettings:
     :param base_url: http(s) URL; a path prefix is honoured, a trailing ``/v1`` is cut.
     :param api_key: sent as ``Authorization: Bearer``; None or "" sends no such header (self-hosted servers).
     :param dialect: the name of one, ``unified`` for example, a :class:`Dialect`, or an object of its fields.
-    :param timeout: seconds, for connecting and for each wait on the reply.
+    :param timeout: seconds, for connecting (at most 15) and for each wait on the reply; a query's reply is
+        waited for at most 30.
     :param headers: more headers (name, value) for every request, to this origin only; may be a mapping.
     :param forwarded_host: value of ``X-Forwarded-Host``, which some gateways ask for.
     :param verify: False to check no certificate, a path for a CA file of your own.
@@ -79,6 +84,7 @@ class GatewaySettings:
         wants another than its dialect says; None for the dialect's.
     :param console_url: http(s) URL of the gateway's own page about a task, for people; ``{video_id}`` stands
         for the task's id.
+    :param max_requests_per_second: a ceiling on the queries of one triggerer; None for none.
     :raises InvalidRequestError: naming the setting that is wrong.
     """
 
@@ -90,6 +96,7 @@ class GatewaySettings:
     forwarded_host: str | None = None
     verify: bool | str = True
     create_encoding: str | None = None
+    max_requests_per_second: float | None = None
     console_url: str | None = None
     spoken: Dialect = field(init=False, repr=False, compare=False)
     """The dialect as data."""
@@ -106,6 +113,9 @@ class GatewaySettings:
             )
         if not isinstance(self.timeout, int | float) or not 0 < self.timeout <= 3600:
             raise InvalidRequestError(f"timeout: {self.timeout!r} is not a number of seconds from 0 to 3600")
+        rate = self.max_requests_per_second
+        if rate is not None and not (isinstance(rate, int | float) and 0.01 <= rate <= 10_000):
+            raise InvalidRequestError(f"max_requests_per_second: {rate!r} is not a number from 0.01 to 10000")
         for name, value in self.request_headers().items():
             # httpx would raise from deep inside, and with the value in its message.
             if not _HEADER_NAME.fullmatch(name) or not _is_header_value(value):
@@ -155,7 +165,7 @@ class GatewaySettings:
     def client_options(self) -> dict[str, Any]:
         """Arguments that both httpx clients are made with."""
         return {
-            "timeout": httpx.Timeout(self.timeout, connect=min(self.timeout, 15.0)),
+            "timeout": httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT_TIMEOUT)),
             "limits": httpx.Limits(
                 max_connections=64, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_SECONDS
             ),
@@ -163,9 +173,7 @@ class GatewaySettings:
             "follow_redirects": False,
         }
 
-    def _trust(self) -> ssl.SSLContext | bool:
-        if isinstance(self.verify, bool):
-            return self.verify
+    def _trust(self) -> ssl.SSLContext:
         try:
             return tls_context(self.verify)
         except OSError as error:

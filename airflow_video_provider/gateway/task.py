@@ -93,7 +93,7 @@ def _state(body: object, facts: Mapping[str, Any], dialect: Dialect | None) -> T
     Never by an error key alone: a completed task may carry the error of an earlier try (seed 000).
     """
     said = (facts["raw_status"] or "").lower()
-    word = re.sub(r"[\s-]+", "_", said)
+    word = re.sub(r"[\s-]+", "_", said).removeprefix("task_status_")  # Novita: TASK_STATUS_SUCCEED
     own = dialect.status_words.get(said) if dialect else None
     state = own or _STATE_OF_WORD.get(word, TaskState.RUNNING)
     rule = dialect.outcome if dialect else "status"

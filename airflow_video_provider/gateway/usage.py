@@ -7,7 +7,7 @@ No currency is made up: ``{"cost": 0.5}`` is what OpenRouter calls a cost (US do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from airflow_video_provider.gateway.places import HOLDERS, Place, at
 
@@ -36,7 +36,7 @@ def read_usage(body: object, more: Iterable[Place] = ()) -> dict[str, int | floa
             found.setdefault(name, number)
     for holder in HOLDERS:
         task = at(body, holder) if holder else body
-        if isinstance(task, Mapping):
+        if isinstance(task, dict):
             for place in _PLACES:
                 for name, number in _numbers(place, at(task, place)):
                     found.setdefault(name, number)
@@ -50,8 +50,8 @@ def _within_task(place: Place) -> Place:
 
 
 def _numbers(place: Place, value: object, depth: int = 0) -> Iterator[tuple[str, int | float]]:
-    names = place[1:] if place[0] == "usage" and (len(place) > 1 or isinstance(value, Mapping)) else place
-    if isinstance(value, Mapping):
+    names = place[1:] if place[0] == "usage" and (len(place) > 1 or isinstance(value, dict)) else place
+    if isinstance(value, dict):
         for name, inner in value.items():
             if depth < 3 and isinstance(name, str) and _NAME.fullmatch(name):
                 yield from _numbers((*place, name), inner, depth + 1)

@@ -7,26 +7,35 @@ cannot differ.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from airflow_video_provider.gateway.durations import UNKNOWN, Expectation, Progress, expected_of_family
 from airflow_video_provider.gateway.errors import (
     AuthenticationError,
+    CertificateError,
     GatewayError,
     NotFoundError,
     RateLimitError,
     TransportError,
     UnreadableReplyError,
 )
-from airflow_video_provider.gateway.pace import PollSchedule
+from airflow_video_provider.gateway.pace import (
+    LONGEST_INTERVAL,
+    LOWEST_INTERVAL,
+    Schedule,
+    ScheduleMode,
+)
 from airflow_video_provider.gateway.state import TaskState
+from airflow_video_provider.gateway.verdict import Done, End, Verdict, Wait
 
 if TYPE_CHECKING:
+    from airflow_video_provider.gateway.settings import GatewaySettings
     from airflow_video_provider.gateway.task import VideoTask
 
-__all__ = ["Done", "End", "TaskWatch", "Wait"]
+__all__ = ["TaskWatch", "watch_for"]
 
 #: Seconds of failed queries in a row after which a wait is given up. Longer than a gateway's deployment.
 UNREACHABLE_AFTER = 600.0
@@ -36,67 +45,16 @@ NO_FIRST_CONTACT_AFTER = 12.0
 #: submit (the wire contract, section 3), and one of several servers that lags behind says it later.
 GONE_TIMES = 3
 GONE_AFTER = 60.0
+#: Seconds to the next query from which on its time is told.
+FAR = 30.0
+#: Seconds: a gateway's time of creation that is further off is of another clock.
+A_DAY = 86_400.0
 #: More queries of a task that succeeded and has no URL yet, and how far apart (seconds).
 URL_ASKS = 3
 URL_ASK_INTERVAL = 5.0
 
 
-class End(StrEnum):
-    """How a wait ended."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    """The gateway says the generation failed, was cancelled or expired."""
-    REFUSED = "refused"
-    """The gateway answers the query with an error that asking again cannot cure."""
-    GONE = "gone"
-    """The gateway knows no such task, and says so for a while."""
-    TIMED_OUT = "timed_out"
-    """The deadline passed; the task was left running."""
-    UNREACHABLE = "unreachable"
-    """Nothing but failures for too long; the task was left running."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Keep waiting: ask again in so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Done:
-    """The wait is over. As JSON it is a trigger's event."""
-
-    end: End
-    video_id: str
-    message: str
-    """For the person on call: what happened, and what became of the paid task."""
-    task: dict[str, Any] | None = None
-    """The task as plain JSON, where it was seen."""
-    error_kind: str | None = None
-    """The kind of the error that ended the wait, if one did."""
-
-    def as_event(self) -> dict[str, Any]:
-        """Plain JSON, without keys and presigned URLs."""
-        return {
-            "end": str(self.end),
-            "video_id": self.video_id,
-            "message": self.message,
-            "task": self.task,
-            "error_kind": self.error_kind,
-        }
-
-    @classmethod
-    def from_event(cls, event: dict[str, Any]) -> Done:
-        """The counterpart of :meth:`as_event`."""
-        return cls(**{**event, "end": End(event["end"])})
-
-
-Verdict = Wait | Done
-
-
-@dataclass
+@dataclass(slots=True)
 class TaskWatch:
     """The state of one wait.
 
@@ -105,6 +63,10 @@ class TaskWatch:
     :param video_id: the task that is waited for.
     :param deadline: when to give up on a task that is still running; None for never.
     :param schedule: how often to ask.
+    :param started_at: when the task was submitted; None where that is not known, for the gateway's own word.
+    :param expected: how long a generation of a model (None if unknown) is likely to take; default by the
+        model's family.
+    :param model: that was asked for; None for the one that the gateway names.
     :param unreachable_after: seconds of failures in a row after which to give up.
     :param contact_made: whether the gateway answered in this wait before (a submit, an earlier query).
     :param gone_after: seconds over which the gateway must say "not found", :data:`GONE_TIMES` times at
@@ -114,7 +76,10 @@ class TaskWatch:
 
     video_id: str
     deadline: float | None
-    schedule: PollSchedule = field(default_factory=PollSchedule)
+    schedule: Schedule = field(default_factory=Schedule)
+    started_at: float | None = None
+    expected: Callable[[str | None], Expectation] = expected_of_family
+    model: str | None = None
     unreachable_after: float = UNREACHABLE_AFTER
     contact_made: bool = True
     gone_after: float = GONE_AFTER
@@ -123,33 +88,109 @@ class TaskWatch:
     """A line for the log when the last reply changed something, else None."""
     task: VideoTask | None = field(default=None, init=False)
     """As last seen, signed URL and all."""
+    next_at: float | None = field(default=None, init=False)
+    """When the next query is due; None before the first and after the last."""
+    took: float | None = field(default=None, init=False)
+    """Seconds that the generation took, once it has succeeded, where that can be told."""
+    found_after: float | None = field(default=None, init=False)
+    """Seconds between the end by the gateway's clock and the reply that told of it, where it tells."""
     _line: str | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _failing_since: float | None = field(default=None, init=False)
     _urls_missing: int = field(default=0, init=False)
     _not_found: int = field(default=0, init=False)
     _not_found_since: float = field(default=0.0, init=False)
+    _first_seen: float | None = field(default=None, init=False)
+    _last_running: float | None = field(default=None, init=False)
+    _progress: Progress = field(default_factory=Progress, init=False)
+
+    @property
+    def failures(self) -> int:
+        """How many queries in a row have failed up to now."""
+        return self._failures
 
     def on_task(self, task: VideoTask, *, now: float) -> Verdict:
         """Decide after a reply. The status comes before the deadline: a finished task is never timed out."""
         recovered = self._failures
         self._failures, self._failing_since, self.contact_made = 0, None, True
         self._not_found = 0
-        self.task = task
-        self.news = task.line if task.line != self._line or recovered else None
+        if self._first_seen is None:
+            self._first_seen = now
+        changed = task.line != self._line or recovered
         self._line = task.line
+        verdict = self._noted(self._judge(task, now), now)
+        self.news = (
+            self._told(f"{task.line}{self._for_how_long(task, now)}", verdict, now) if changed else None
+        )
+        return verdict
+
+    def delay_after_restart(self, *, now: float) -> float:
+        """Seconds until the first query of a wait that was broken off and begins again."""
+        return self._until_deadline(self.schedule.delay_after_restart(), now)
+
+    def _judge(self, task: VideoTask, now: float) -> Verdict:
+        before, self.task = self.task, task
         if task.state is TaskState.SUCCEEDED:
+            if before is None or before.state is not TaskState.SUCCEEDED:
+                self._measure(task, now)
             if task.video_url is None and self._urls_missing < self.url_asks:
                 self._urls_missing += 1
                 return Wait(min(self.schedule.interval, URL_ASK_INTERVAL))
             return self._done(End.SUCCEEDED, f"video {self.video_id} is ready", task=task)
         if task.state.is_final:
+            self._measure(task, now)
             why = task.failure or "the gateway gives no reason"
             code = f" (code {task.failure_code})" if task.failure_code else ""
             return self._done(End.FAILED, f"video {self.video_id} {task.state}: {why}{code}", task=task)
+        self._last_running = now
         if self._overdue(now):
             return self._timed_out(task)
-        return Wait(self._until_deadline(self.schedule.delay(), now))
+        return Wait(self._until_deadline(self._delay(task, now), now))
+
+    # -- when next -----------------------------------------------------------------------------------------
+
+    def _delay(self, task: VideoTask, now: float) -> float:
+        started = self._started(task)
+        if started is None:
+            # A sensor's task of a gateway that tells no time: it may be of any age.
+            return self.schedule.delay(now - (self._first_seen or now), UNKNOWN)
+        age = max(now - started, 0.0)
+        self._progress.note(task.progress, age)
+        expected = self.expected(self.model or task.model)
+        by_progress = self._progress.expected(age)
+        return self.schedule.delay(age, expected if by_progress is None else expected.with_(by_progress))
+
+    def _started(self, task: VideoTask) -> float | None:
+        if self.started_at is None and task.created_at is not None and self._first_seen is not None:
+            created = task.created_at.timestamp()
+            if 0 <= self._first_seen - created <= A_DAY:
+                self.started_at = created
+        return self.started_at
+
+    def _measure(self, task: VideoTask, now: float) -> None:
+        """How long it took, by the gateway's clock, or between the last two replies."""
+        ended = task.completed_at.timestamp() if task.completed_at else None
+        if ended is not None and 0 <= now - ended <= A_DAY:
+            self.found_after = now - ended
+        if task.state is not TaskState.SUCCEEDED:
+            return
+        started = self._started(task)
+        if ended is not None and task.created_at is not None:
+            self.took = ended - task.created_at.timestamp()
+        elif started is not None and self._last_running is not None:
+            self.took = (self._last_running + now) / 2 - started
+
+    # -- what is told --------------------------------------------------------------------------------------
+
+    def _for_how_long(self, task: VideoTask, now: float) -> str:
+        started = None if task.state.is_final else self._started(task)
+        return "" if started is None else f", for {max(now - started, 0.0):.0f} s"
+
+    def _told(self, what: str, verdict: Verdict, now: float, why: str = "") -> str:
+        if not isinstance(verdict, Wait) or verdict.seconds <= FAR:
+            return what + why
+        at = datetime.fromtimestamp(now + verdict.seconds, tz=UTC).strftime("%H:%M:%S")
+        return f"{what}{why}; next query at {at} UTC"
 
     def on_error(self, error: GatewayError, *, now: float) -> Verdict:
         """Decide after a query that failed. A blip never ends the wait for a paid task."""
@@ -163,7 +204,23 @@ class TaskWatch:
         # A page of HTML may come from anybody: a wrong host gives one to every path.
         if not isinstance(error, TransportError | UnreadableReplyError):
             self.contact_made = True
-        self.news = f"query {self._failures} in a row failed: {error}"
+        verdict = self._noted(self._judge_error(error, now), now)
+        # Not a line per query: of those in a row the 1st, 2nd, 4th, 8th …
+        telling = isinstance(verdict, Done) or self._failures & (self._failures - 1) == 0
+        asked = f"; the gateway asked for {error.retry_after:.0f} s" if error.retry_after else ""
+        said = f"query {self._failures} in a row failed: {error}"
+        self.news = self._told(said, verdict, now, asked) if telling else None
+        return verdict
+
+    def _noted(self, verdict: Verdict, now: float) -> Verdict:
+        self.next_at = now + verdict.seconds if isinstance(verdict, Wait) else None
+        return verdict
+
+    def on_no_turn(self) -> Done:
+        """Decide after a deadline that passed without a query, for want of a connection."""
+        return self._timed_out(None, "too many other queries of the connection hang")
+
+    def _judge_error(self, error: GatewayError, now: float) -> Verdict:
         if not error.retryable and not (isinstance(error, NotFoundError) and self._doubts_not_found(now)):
             end = End.GONE if isinstance(error, NotFoundError) and not error.no_such_route else End.REFUSED
             return self._done(end, _refused(self.video_id, error), error=error)
@@ -190,7 +247,7 @@ class TaskWatch:
         if not self.contact_made:
             delay = min(2.0 ** min(self._failures - 1, 10), NO_FIRST_CONTACT_AFTER / 3)
             return Wait(self._until_deadline(delay, now))
-        delay = self.schedule.delay(failures=self._failures, retry_after=error.retry_after)
+        delay = self.schedule.delay_after_failures(self._failures, error.retry_after)
         return Wait(self._until_deadline(delay, now))
 
     def _doubts_not_found(self, now: float) -> bool:
@@ -207,7 +264,7 @@ class TaskWatch:
         """The last query is made at the deadline, not before it."""
         return delay if self.deadline is None else min(delay, max(self.deadline - now, 0.0))
 
-    def _timed_out(self, task: VideoTask | None, error: GatewayError | None = None) -> Done:
+    def _timed_out(self, task: VideoTask | None, error: GatewayError | str | None = None) -> Done:
         deadline = datetime.fromtimestamp(self.deadline or 0.0, tz=UTC).isoformat(timespec="seconds")
         seen = self._line or "not seen"
         return self._done(
@@ -216,7 +273,7 @@ class TaskWatch:
             + (f"; the last query failed: {error}" if error else "")
             + ". The task was left running at the gateway",
             task=task,
-            error=error,
+            error=error if isinstance(error, GatewayError) else None,
         )
 
     def _done(
@@ -227,12 +284,43 @@ class TaskWatch:
         )
 
 
+def watch_for(
+    settings: GatewaySettings,
+    expected: Callable[[str | None], Expectation],
+    video_id: str,
+    *,
+    deadline: float | None,
+    interval: float = LOWEST_INTERVAL,
+    max_interval: float = LONGEST_INTERVAL,
+    mode: ScheduleMode = "adaptive",
+    **more: Any,
+) -> TaskWatch:
+    """Make the watch of a task as its gateway wants it.
+
+    :param settings: of the gateway, whose dialect bounds the interval and says whether URLs are told at all.
+    :param expected: see :class:`TaskWatch`.
+    :param interval: see :class:`~airflow_video_provider.gateway.pace.Schedule`, as the next two.
+    :param more: further arguments of :class:`TaskWatch`.
+    """
+    dialect = settings.spoken
+    more.setdefault("url_asks", URL_ASKS if dialect.url_in_reply else 0)
+    return TaskWatch(
+        video_id=video_id,
+        deadline=deadline,
+        schedule=Schedule(max(interval, dialect.poll_floor), max_interval, mode),
+        expected=expected,
+        **more,
+    )
+
+
 def _refused(video_id: str, error: GatewayError) -> str:
     message = f"video {video_id} cannot be waited for: {error}"
     if isinstance(error, NotFoundError) and error.no_such_route:
         return f"{message}. Check the connection's host, path prefix and dialect"
     if isinstance(error, NotFoundError):
         return f"{message}. Check the id, and that the connection is of the account that submitted it"
+    if isinstance(error, CertificateError):
+        return f"{message}. Check the connection's host and verify; the task itself goes on"
     if isinstance(error, AuthenticationError):
         return f"{message}. Check the connection's password; the task itself goes on"
     return message

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_video_provider.gateway.errors import GatewayError, RateLimitError, TransportError
-from airflow_video_provider.gateway.watch import Done, TaskWatch
+from airflow_video_provider.gateway.verdict import Done
+from airflow_video_provider.gateway.watch import TaskWatch
 from airflow_video_provider.get_provider_info import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
 from airflow_video_provider.hooks.connection import (
     allowed_hosts_from_connection,
@@ -21,7 +22,7 @@ from airflow_video_provider.hooks.connection import (
     secrets_of,
     settings_from_connection,
 )
-from airflow_video_provider.hooks.shared import shared_gateway
+from airflow_video_provider.hooks.shared import learn, shared_gateway, watch_at
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -47,7 +48,7 @@ class VideoHook(BaseHook):
     :param video_conn_id: connection of type ``video_gateway``: host = base URL (scheme defaults to https;
         port and path prefix are honoured), password = API key, extra = ``dialect``, ``create_encoding``,
         ``timeout`` (seconds), ``headers``, ``forwarded_host``, ``verify``, ``allowed_hosts``,
-        ``console_url``.
+        ``max_requests_per_second``, ``console_url``.
     """
 
     conn_name_attr = "video_conn_id"
@@ -99,16 +100,23 @@ class VideoHook(BaseHook):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def submit(self, request: VideoRequest, send: Callable[[], VideoTask] | None = None) -> VideoTask:
+    def submit(
+        self,
+        request: VideoRequest,
+        send: Callable[[], VideoTask] | None = None,
+        sleep: Callable[[float], None] | None = None,
+    ) -> VideoTask:
         """Submit a generation, which is paid for.
 
         What was provably not accepted (a rate limit, a refused connection) is sent again up to three times.
         Anything else is sent once.
 
         :param send: sends one create call for the request; default: the client's ``submit``.
+        :param sleep: waits so many seconds before it is sent again; default: this thread does.
         :raises GatewayError: ``maybe_accepted`` tells whether it may have been paid for.
         """
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+        from tenacity.nap import sleep as sleep_here
 
         backoff = wait_random_exponential(multiplier=1, max=8)
 
@@ -129,6 +137,7 @@ class VideoHook(BaseHook):
             retry=retry_if_exception(_may_be_sent_again),
             before_sleep=say,
             reraise=True,
+            sleep=sleep or sleep_here,
         )(send or partial(self.get_conn().submit, request))
 
     def get_task(self, video_id: str) -> VideoTask:
@@ -140,13 +149,24 @@ class VideoHook(BaseHook):
 
     async def asubmit(self, request: VideoRequest) -> VideoTask:
         """Send one create call from an event loop, once; see :meth:`submit`."""
-        async with shared_gateway(self.video_conn_id) as (gateway, _):
-            return await gateway.submit(request)
+        async with shared_gateway(self.video_conn_id) as shared:
+            with shared.client() as client:
+                return await client.submit(request)
 
     async def aget_task(self, video_id: str) -> VideoTask:
         """Ask once from an event loop how a task stands; see :meth:`get_task`."""
-        async with shared_gateway(self.video_conn_id) as (gateway, _):
-            return await gateway.get_task(video_id)
+        async with shared_gateway(self.video_conn_id) as shared:
+            with shared.client() as client:
+                return await client.get_task(video_id)
+
+    def watch(self, video_id: str, *, deadline: float | None = None, **more: Any) -> TaskWatch:
+        """Make the decisions of a wait for one task, as its gateway wants it; for :meth:`wait`.
+
+        :param deadline: seconds since the epoch at which to give up; None for never.
+        :param more: see ``gateway.watch.watch_for``.
+        """
+        settings = self.get_conn().settings
+        return watch_at(self.video_conn_id, settings, video_id, deadline=deadline, **more)
 
     def ask(self, watch: TaskWatch) -> Done | float:
         """Ask once and let the watch decide.
@@ -159,6 +179,8 @@ class VideoHook(BaseHook):
             verdict = watch.on_error(error, now=time.time())
         else:
             verdict = watch.on_task(task, now=time.time())
+            if isinstance(verdict, Done):
+                learn(self.video_conn_id, watch)
         if watch.news:
             self.log.info("video %s: %s", watch.video_id, watch.news)
         return verdict if isinstance(verdict, Done) else verdict.seconds

@@ -1,7 +1,8 @@
 """What was submitted, remembered across the attempts of a task instance.
 
 A create call is billed and no gateway of the family has an idempotency key, so the memory has to be ours.
-:mod:`.record` says what is remembered, :mod:`.stores` where, :mod:`.decision` what an attempt does about it.
+:mod:`.record` says what is remembered, :mod:`.stores` where, :mod:`.decision` what an attempt does about it,
+and :mod:`.items` how each item of a list has a memory of its own, in which all of this holds.
 
 Invariants. Each of them has cost somebody a second payment; none may be relaxed:
 

@@ -108,18 +108,27 @@ def _of_variables() -> Iterator[Entry]:
 def _of_directory(url: str) -> Iterator[Entry]:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+    root = ObjectStoragePath(url)
     try:
-        found = [path for path in ObjectStoragePath(url).iterdir() if path.is_dir()]
-    except FileNotFoundError:
-        found = []
+        found = [path for path in root.iterdir() if path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        if root.is_file():
+            raise
+        found = []  # an object store has no directory without a file in it
     for directory in sorted(found, key=str):
-        ledger = FileLedger(directory)
+        of_list = FileLedger(directory)
+        ledgers = [of_list, *map(of_list.item, of_list.items())]
+
+        def delete(ledgers: Sequence[FileLedger] = ledgers) -> None:
+            for ledger in ledgers:
+                ledger.clear()
+
         try:
-            submissions: tuple[Submission, ...] | None = ledger.read()
+            submissions: tuple[Submission, ...] | None = tuple(s for each in ledgers for s in each.read())
         except LedgerUnreadable:
             submissions = None
         if submissions != ():
-            yield Entry(directory.name, "", submissions, ledger.clear)
+            yield Entry(directory.name, "", submissions, delete)
 
 
 if __name__ == "__main__":

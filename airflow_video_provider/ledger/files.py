@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_video_provider.ledger.record import Submission
@@ -14,6 +14,7 @@ from airflow_video_provider.ledger.stores import EntryLedger
 
 __all__ = ["FileLedger"]
 
+_ITEM = "item-"
 _LOCAL = frozenset({"file", "local", ""})
 #: They have no directories to make, and fsspec would make a missing bucket.
 _OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
@@ -46,7 +47,7 @@ class FileLedger(EntryLedger):
     def _name_for(self, submission: Submission) -> str:
         return f"{submission.order:04d}-{submission.nonce}.json"
 
-    def _entries(self) -> Iterable[tuple[str, str | bytes]]:
+    def _listed(self) -> list[str]:
         fs, directory = self.directory.fs, self.directory.path
         # Filesystems cache listings.
         fs.invalidate_cache(fs._parent(directory))
@@ -54,8 +55,12 @@ class FileLedger(EntryLedger):
         try:
             paths = fs.ls(directory, detail=False)
         except FileNotFoundError:
-            return
-        for name in sorted({path.rstrip("/").rpartition("/")[2] for path in paths}):
+            return []
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
+
+    def _entries(self) -> Iterable[tuple[str, str | bytes]]:
+        fs, directory = self.directory.fs, self.directory.path
+        for name in self._listed():
             if name.endswith(".json"):
                 with contextlib.suppress(FileNotFoundError):  # withdrawn since it was listed
                     yield name, fs.cat_file(f"{directory.rstrip('/')}/{name}")
@@ -77,6 +82,17 @@ class FileLedger(EntryLedger):
 
     def after_success(self) -> None:
         """See :meth:`~airflow_video_provider.ledger.stores.Ledger.after_success`; the files stay."""
+
+    def item(self, key: str) -> FileLedger:
+        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.item`: a directory beside the files."""
+        return replace(self, directory=self.directory / f"{_ITEM}{key}", _names={})
+
+    def items(self) -> tuple[str, ...]:
+        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.items`."""
+        return tuple(name.removeprefix(_ITEM) for name in self._listed() if name.startswith(_ITEM))
+
+    def note_items(self, keys: Sequence[str]) -> None:
+        """See :meth:`~airflow_video_provider.ledger.stores.Ledger.note_items`; the listing tells them."""
 
 
 def _replace(path: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """What is remembered: submissions of one task instance, oldest first, as JSON.
 
-The JSON object is ``{"schema": 1, "submissions": [...]}``. Several items of one task instance (a list of
-prompts) are told apart by :attr:`Submission.item`.
+The JSON object is ``{"schema": 1, "submissions": [...]}``. Each item of a list of prompts has one of its own;
+their keys stand in ``{"schema": 1, "submissions": [], "items": [...]}``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ __all__ = [
     "Submission",
     "digest",
     "in_order",
+    "read_items",
     "read_json",
     "read_record",
     "request_digests",
+    "write_items",
     "write_record",
 ]
 
@@ -145,7 +147,7 @@ class Submission:
     :param refused_output: it failed because moderation withheld the video; the same request may pass.
     :param counted: its end, and what it cost, were counted in Airflow's metrics.
     :param keep: it is to be remembered after success (``on_clear="reuse"``).
-    :param item: place in a list of prompts.
+    :param item: place in the list of prompts when it was submitted.
     """
 
     order: int
@@ -305,6 +307,25 @@ def read_json(text: str | bytes) -> object:
 def write_record(submissions: Iterable[Submission]) -> dict[str, Any]:
     """The JSON object to store."""
     return {"schema": SCHEMA, "submissions": [submission.as_json() for submission in submissions]}
+
+
+def write_items(keys: Iterable[str]) -> dict[str, Any]:
+    """The JSON object that holds the keys of a list's items."""
+    return {**write_record(()), "items": list(dict.fromkeys(keys))}
+
+
+def read_items(stored: object) -> tuple[str, ...]:
+    """The counterpart of :func:`write_items`; nothing stored are no items.
+
+    :raises LedgerUnreadable: it is something else.
+    """
+    if stored is None:
+        return ()
+    read_record(stored)
+    keys = stored.get("items") if isinstance(stored, Mapping) else None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise LedgerUnreadable("no list of items")
+    return tuple(keys)
 
 
 def in_order(submissions: Iterable[Submission]) -> tuple[Submission, ...]:

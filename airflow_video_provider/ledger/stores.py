@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -28,8 +28,10 @@ from airflow_video_provider.ledger.record import (
     Submission,
     digest,
     in_order,
+    read_items,
     read_json,
     read_record,
+    write_items,
     write_record,
 )
 
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _KEY = "airflow_video_provider.submissions"
+_ITEMS_KEY = "airflow_video_provider.items"
 _CLEARED = "Airflow's [state_store] clear_on_success is set; with ledger_path the memory would stay"
 _REMOVED = 'an Airflow Variable is removed at success; with on_clear="reuse" or ledger_path it would stay'
 #: Longer than any gateway keeps a finished video (14 days), so that an entry outlives its use.
@@ -85,6 +88,18 @@ class Ledger(Protocol):
     def after_success(self) -> None:
         """Tidy up, once Airflow has stored that the task instance succeeded; for what ``forgets``."""
 
+    def item(self, key: str) -> Ledger:
+        """The memory of one item of a list, apart from those of the others."""
+
+    def items(self) -> tuple[str, ...]:
+        """The keys of all items of which something may be remembered.
+
+        :raises LedgerUnreadable: something else is stored there.
+        """
+
+    def note_items(self, keys: Sequence[str]) -> None:
+        """Store which items this attempt may submit, so that a later one finds what it has submitted."""
+
 
 def undisturbed(ledger: Ledger, mine: Submission, history: Sequence[Submission]) -> None:
     """Check, after *mine* was written, that every other submission is as it was when it was decided on.
@@ -114,11 +129,16 @@ class StateStoreLedger:
     forgets: str | None = None
     earlier: Ledger | None = None
     where: str = "Airflow's task state store"
-    how_to_delete: str = f"delete the key {_KEY} of this task instance's state store"
+    key: str = _KEY
+
+    @property
+    def how_to_delete(self) -> str:
+        """See :class:`Ledger`."""
+        return f"delete the key {self.key} of this task instance's state store"
 
     def read(self) -> tuple[Submission, ...]:
         """See :meth:`Ledger.read`."""
-        record = self.store.get(_KEY)
+        record = self.store.get(self.key)
         if record is None and self.earlier is not None:
             return self.earlier.read()
         return read_record(record)
@@ -128,16 +148,32 @@ class StateStoreLedger:
         others = [other for other in self.read() if other.nonce != submission.nonce]
         kept = others if submission.state is State.WITHDRAWN else [*others, submission]
         if kept:
-            self.store.set(_KEY, write_record(in_order(kept)), retention=_RETENTION)
+            self.store.set(self.key, write_record(in_order(kept)), retention=_RETENTION)
         else:
             self.clear()
 
     def clear(self) -> None:
         """See :meth:`Ledger.clear`."""
-        self.store.delete(_KEY)
+        self.store.delete(self.key)
 
     def after_success(self) -> None:
         """See :meth:`Ledger.after_success`; Airflow itself tidies its state store up."""
+
+    def item(self, key: str) -> StateStoreLedger:
+        """See :meth:`Ledger.item`: a key of its own, so that no write grows with the list."""
+        earlier = self.earlier and self.earlier.item(key)
+        return replace(self, key=f"{_KEY}.{key}", earlier=earlier)
+
+    def items(self) -> tuple[str, ...]:
+        """See :meth:`Ledger.items`."""
+        record = self.store.get(_ITEMS_KEY)
+        if record is None and self.earlier is not None:
+            return self.earlier.items()
+        return read_items(record)
+
+    def note_items(self, keys: Sequence[str]) -> None:
+        """See :meth:`Ledger.note_items`."""
+        self.store.set(_ITEMS_KEY, write_items(keys), retention=_RETENTION)
 
 
 class EntryLedger:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_video_provider.ledger.record import (
     Ended,
     LedgerUnreadable,
     Submission,
+    read_items,
     read_json,
     read_record,
+    write_items,
 )
 from airflow_video_provider.ledger.stores import EntryLedger
 
@@ -98,9 +101,53 @@ class VariableLedger(EntryLedger):
         for key, submissions, _ in variables_in_database():
             entries[task_instance_of(key)].append((key, submissions))
         for of_one in entries.values():
-            if all(submissions and all(map(_is_over, submissions)) for _, submissions in of_one):
+            found = [submissions for _, submissions in of_one]
+            # The keys of a list's items are an entry without submissions.
+            if any(found) and all(s is not None and all(map(_is_over, s)) for s in found):
                 for key, _ in of_one:
                     self._remove(key)
+
+    def item(self, key: str) -> VariableLedger:
+        """See :meth:`Ledger.item`; Airflow's list of Variables shows it beside the others of the task."""
+        return replace(self, key=f"{self.key}.{key}", _names={})
+
+    @property
+    def _index(self) -> VariableLedger:
+        """One Variable for each attempt, so that no attempt takes away what another one has noted."""
+        return self.item("items")
+
+    def items(self) -> tuple[str, ...]:
+        """See :meth:`Ledger.items`."""
+        keys: dict[str, None] = {}
+        for name, text in self._index._entries():
+            try:
+                keys.update(dict.fromkeys(read_items(read_json(text))))
+            except ValueError as error:
+                raise LedgerUnreadable(f"{name}: {error}") from None
+        return tuple(keys)
+
+    def note_items(self, keys: Sequence[str]) -> None:
+        """See :meth:`Ledger.note_items`."""
+        self._write(self._index._named(self.try_number), json.dumps(write_items(keys)))
+
+    def after_success_of_items(self, left: Collection[str]) -> None:
+        """Tidy up after a list that has succeeded; see :meth:`after_success`.
+
+        :param left: keys of items that were in the list no more, and do not count.
+        """
+        if _is_airflow_2():
+            self.after_success()
+            return
+        ledgers = {key: self.item(key) for key in self.items()} | {"": self}
+        last = {key: history[-1] for key, each in ledgers.items() if (history := each.read())}
+        # Otherwise a Clear has begun another attempt meanwhile, which needs it.
+        if all(submission.ended is Ended.SUCCEEDED for key, submission in last.items() if key not in left):
+            for ledger in (*ledgers.values(), self._index):
+                for name in ledger._names_there():
+                    self._remove(name)
+
+    def _names_there(self) -> list[str]:
+        return [name for name, _ in self._found()]
 
 
 def _variable() -> Any:

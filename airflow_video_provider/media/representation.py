@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from airflow_video_provider.http_common import parse_retry_after
@@ -26,6 +25,7 @@ from airflow_video_provider.media.errors import (
     excerpt,
 )
 from airflow_video_provider.media.http import Url
+from airflow_video_provider.reply_places import URLS, first, only
 
 REFUSED_LINK = frozenset({401, 403, 404, 410})
 TRY_LATER = frozenset({202, 408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
@@ -38,11 +38,8 @@ _NOT_READY = re.compile(
     r"|未完成|处理中|生成中|排队",
     re.I,
 )
-_JSON_LINKS = (
-    "url", "video_url", "download_url", "content_url", "result_url", "output_url",
-    "data.url", "data.video_url", "data.download_url", "data.result_url", "data.0.url", "result.url",
-    "result.video_url", "video.url", "output", "output.url", "metadata.url",
-)  # fmt: skip
+# The gateway's reader does not take the first of a list of tasks for the task; a file's answer lists files.
+_LINKS = (*URLS, *only("data.0.url"))
 
 
 class Next(StrEnum):
@@ -271,28 +268,21 @@ def expiry_of(url: str) -> float | None:
 
 
 def link_in_json(body: bytes, base: str) -> str | None:
-    """Return the link of the video in a JSON answer, None when the body is no JSON or holds none."""
+    """Return the link of the video in a JSON answer, None when the body is no JSON or holds none.
+
+    It lies where a task's URL lies, or is the whole answer. Unlike a task's it may be relative to *base*, or
+    the video itself as a ``data:`` URL.
+    """
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    for path in ("", *_JSON_LINKS):
-        value = _at(found, path)
-        if isinstance(value, str):
-            value = value.strip()
-            if re.match(r"(?i)(https?://|data:video/)", value):
-                return value
-            if path and value.startswith("/"):
-                return urljoin(base, value)
-    return None
+    link: str | None = _read_link(found) if isinstance(found, str) else first(found, ((_LINKS, _read_link),))
+    return urljoin(base, link) if link and link.startswith("/") else link
 
 
-def _at(value: Any, path: str) -> Any:
-    for step in path.split(".") if path else ():
-        if isinstance(value, Mapping):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdigit():
-            value = value[int(step)] if int(step) < len(value) else None
-        else:
-            return None
-    return value
+def _read_link(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    link = value.strip()
+    return link if re.match(r"(?i)(https?://|data:video/|/)", link) else None

@@ -43,14 +43,13 @@ class TempFile:
         while True:
             path = self.directory / f"{TEMP_PREFIX}{secrets.token_hex(8)}{TEMP_SUFFIX}"
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            with contextlib.suppress(OSError):  # some network mounts know no locks
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
+                _lock(fd)
                 if os.path.samestat(os.stat(path), os.fstat(fd)):
                     return path, fd
-            except FileNotFoundError:
+            except (BlockingIOError, FileNotFoundError):
                 pass
-            os.close(fd)  # a sweep came between creating and locking
+            os.close(fd)  # a sweep came between creating and locking: it removes the file, or has
 
     @property
     def size(self) -> int:
@@ -91,6 +90,19 @@ class TempFile:
             os.unlink(_journal_of(self.path))
         os.close(self.fd)
         self.fd = -1
+
+
+def _lock(fd: int) -> None:
+    """Lock a file, where the mount knows locks: some network mounts do not.
+
+    :raises BlockingIOError: somebody else holds it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
 
 
 def sweep(directory: str | os.PathLike[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
@@ -12,11 +13,16 @@ from airflow_video_provider.exceptions import (
     VideoTaskTimeout,
     sentences,
 )
+from airflow_video_provider.gateway.errors import GatewayError
 from airflow_video_provider.gateway.refusals import Refusal, is_bot_check
-from airflow_video_provider.gateway.watch import Done, End
+from airflow_video_provider.gateway.verdict import Done, End
 from airflow_video_provider.ledger import Ended, Policy, State, Submission
 
-__all__ = ["failure", "remembered"]
+if TYPE_CHECKING:
+    from airflow_video_provider.gateway.task import VideoTask
+    from airflow_video_provider.hooks.video import VideoHook
+
+__all__ = ["failure", "queried", "remembered"]
 
 _RETRIED = {End.TIMED_OUT: VideoTaskTimeout, End.UNREACHABLE: VideoGatewayUnreachable}
 _FINAL = frozenset({End.GONE, End.REFUSED})
@@ -41,6 +47,23 @@ def _final_refusal(done: Done, policy: Policy) -> Refusal | None:
     if said is None or (said == Refusal.OUTPUT and policy.retry_refused_output):
         return None
     return Refusal(said)
+
+
+def queried(hook: VideoHook, submission: Submission) -> VideoTask:
+    """A task that an earlier attempt submitted, for a task that does not wait.
+
+    :raises VideoGatewayUnreachable: the gateway does not tell of it.
+    """
+    try:
+        return hook.get_task(str(submission.video_id))
+    except GatewayError as error:
+        raise VideoGatewayUnreachable(
+            sentences(
+                f"video {submission.video_id} was submitted by an earlier attempt, and the gateway does not "
+                f"tell of it: {error}",
+                "Nothing was submitted; a retry queries it again",
+            )
+        ) from None
 
 
 def remembered(done: Done, submission: Submission, policy: Policy) -> Submission | None:

@@ -13,10 +13,9 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 
 from airflow_video_provider.cancelling import Cancellation
 from airflow_video_provider.costs import report_end
-from airflow_video_provider.exceptions import VideoGatewayUnreachable, VideoSubmitFailed, sentences
-from airflow_video_provider.gateway.errors import GatewayError
-from airflow_video_provider.gateway.pace import PollSchedule
-from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
+from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, LOWEST_INTERVAL, ScheduleMode
+from airflow_video_provider.gateway.verdict import Done, End
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, TaskWatch
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.ledger import (
     Attempt,
@@ -28,17 +27,19 @@ from airflow_video_provider.ledger import (
     ledger_for,
     once_succeeded,
 )
-from airflow_video_provider.operators.endings import failure, remembered
+from airflow_video_provider.operators.endings import failure, queried, remembered
+from airflow_video_provider.operators.generate_many import VideoList
 from airflow_video_provider.operators.knobs import KNOBS, asked_of, given
+from airflow_video_provider.operators.list_items import check_arguments
 from airflow_video_provider.paying import NotRemembered
-from airflow_video_provider.remembering import not_remembered, read, stored
+from airflow_video_provider.remembering import not_remembered, noted, read, tidied_up
 from airflow_video_provider.submitting import Submitter
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from airflow_video_provider.video_status import VideoStatus, failures_told, tell
-from airflow_video_provider.waiting import SAFETY_NET, check_seconds, first_poll_at, poll_every, url_asks
+from airflow_video_provider.waiting import SAFETY_NET, Waits, check_seconds
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_video_provider.gateway.task import VideoTask
     from airflow_video_provider.ledger.decision import OnClear, OnUnknownSubmission
@@ -72,15 +73,26 @@ class VideoGenerateOperator(BaseOperator):
     :param callback_url: where the gateway reports the end, too, in dialects that have it. The operator
         queries the gateway all the same, and believes nothing else.
     :param extra_body: the gateway's own fields, passed through untouched.
+    :param prompts: instead of ``prompt``, a list of prompts, or of mappings of the arguments above in which
+        an item differs: one task instance, which waits for all videos at once and fails in the end if one
+        is missing. A retry pays only for what was never paid for, or failed.
+    :param parallel: how many create calls of a list are under way at a time, default 4, at most 32.
     :param video_conn_id: connection of type ``video_gateway``.
     :param wait_for_completion: False returns right after submitting.
     :param deferrable: wait in the triggerer. Default: Airflow's ``[operators] default_deferrable``.
-    :param poll_interval: seconds between queries, default 10; gateways' documents advise 5 to 30.
+    :param poll_interval: seconds, the lowest interval between two queries, default 5; gateways' documents
+        advise 5 to 30.
+    :param max_poll_interval: seconds, the longest, default 60.
+    :param schedule: ``adaptive``, the default, queries often when the video is likely to end (by its
+        progress, by earlier videos of the model, by the model's family) and seldom when it is not; ``fixed``
+        queries at the lowest interval.
     :param timeout: seconds from the submission after which to give up waiting, default 1800, all attempts
         together; a Clear begins a new wait. The gateway's task is left running.
     :param unreachable_after: seconds of failed queries in a row after which to give up, default 600.
     :param max_generations: how many generations the task instance may pay for between two Clears, default 2:
-        the first, and one more after one that *failed* at the gateway. 1 means never again.
+        the first, and one more after one that *failed* at the gateway. 1 means never again. Of a list it
+        holds for each item.
+    :param max_total_generations: how many the items of a list may pay for together; None for no limit.
     :param on_clear: what a Clear does. None, the default, re-attaches where the request is unchanged and the
         memory is still there (a Variable is removed at success); ``"reuse"`` keeps a Variable beyond success;
         ``"new"`` submits, and pays for, a new generation each time.
@@ -97,17 +109,19 @@ class VideoGenerateOperator(BaseOperator):
     :param ledger_path: directory URL in object storage where to remember what was submitted, instead of in
         Airflow.
     :returns: (XCom) see :class:`~airflow_video_provider.sensors.video.VideoTaskSensor`, and ``prompt``. The
-        XCom ``video_id`` is there as soon as the gateway accepted.
+        XCom ``video_id`` is there as soon as the gateway accepted. Of a list: a list of these in its order,
+        also where it fails, with ``message`` for what failed; and the XCom ``video_ids``, with None for
+        what was not submitted.
     """
 
-    template_fields: Sequence[str] = (*KNOBS, "video_conn_id", "ledger_path")
-    template_fields_renderers = {"metadata": "json", "extra_body": "json"}  # noqa: RUF012  as in BaseOperator
+    template_fields: Sequence[str] = (*KNOBS, "prompts", "video_conn_id", "ledger_path")
+    template_fields_renderers = {"metadata": "json", "extra_body": "json", "prompts": "json"}  # noqa: RUF012  as in BaseOperator
     ui_color = "#e8e4f8"
 
     def __init__(
         self,
         *,
-        prompt: str,
+        prompt: str | None = None,
         model: str,
         images: Sequence[str] | str | None = None,
         aspect_ratio: str | None = None,
@@ -122,13 +136,18 @@ class VideoGenerateOperator(BaseOperator):
         metadata: Mapping[str, Any] | None = None,
         callback_url: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        prompts: Sequence[str | Mapping[str, Any]] | str | XComArg | None = None,
+        parallel: int = 4,
         video_conn_id: str = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
         deferrable: bool | None = None,
-        poll_interval: timedelta | float = 10,
+        poll_interval: timedelta | float = LOWEST_INTERVAL,
+        max_poll_interval: timedelta | float = LONGEST_INTERVAL,
+        schedule: ScheduleMode = "adaptive",
         timeout: timedelta | float = 1800,
         unreachable_after: timedelta | float = UNREACHABLE_AFTER,
         max_generations: int = 2,
+        max_total_generations: int | None = None,
         on_clear: OnClear | None = None,
         on_unknown_submission: OnUnknownSubmission = "fail",
         retry_refused_output: bool = False,
@@ -137,6 +156,7 @@ class VideoGenerateOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_arguments(prompt, prompts, parallel, max_total_generations, cancel_on_kill)
         self.prompt = prompt
         self.model = model
         self.images = images
@@ -152,27 +172,39 @@ class VideoGenerateOperator(BaseOperator):
         self.metadata = metadata
         self.callback_url = callback_url
         self.extra_body = extra_body
+        self.prompts = prompts
+        self.is_list = prompts is not None
+        self.parallel = parallel
+        self.max_total_generations = max_total_generations
         self.video_conn_id = video_conn_id
         self.wait_for_completion = wait_for_completion
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self.poll_interval = check_seconds("poll_interval", poll_interval, least=1)
+        self.waits = Waits.of(
+            poll_interval=poll_interval,
+            max_poll_interval=max_poll_interval,
+            schedule=schedule,
+            unreachable_after=unreachable_after,
+        )
         self.timeout = check_seconds("timeout", timeout, least=1)
-        self.unreachable_after = check_seconds("unreachable_after", unreachable_after)
         self.policy = Policy(max_generations, on_clear, on_unknown_submission, retry_refused_output)
         self.cancel_on_kill = cancel_on_kill
         self.ledger_path = ledger_path
         self._video_id: str | None = None
         self._cancellation: Cancellation | None = None
+        self._list: VideoList | None = None
 
     def ui_status(self) -> VideoStatus:
         """What Airflow's UI is told before there is a video."""
         return VideoStatus("generate", conn_id=self.video_conn_id, model=self.model, prompt=self.prompt)
 
     @failures_told
-    def execute(self, context: Context) -> dict[str, Any] | None:
+    def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]] | None:
         """Validate, submit or re-attach, then wait."""
+        if self.is_list:
+            self._list = VideoList(self, context)
+            return self._list.execute()
         ledger = self._ledger(context)
         history = read(ledger)
         with VideoHook(self.video_conn_id) as hook:
@@ -187,7 +219,7 @@ class VideoGenerateOperator(BaseOperator):
                 context["ti"].xcom_push(key="video_id", value=submission.video_id)
             tell(self, context["ti"], self._status_of(submission, hook))
             if not self.wait_for_completion:
-                task = task or self._query(hook, submission)
+                task = task or queried(hook, submission)
                 return self._returned(task.as_json(), ledger, submission, context)
             watch = self._watch(hook, submission, contact_made=task is not None)
             if self.cancel_on_kill:
@@ -196,12 +228,16 @@ class VideoGenerateOperator(BaseOperator):
             done = self._look(hook, watch, task)
             self._cancellation = None
         if done is None:
-            self._defer(watch, submission)
+            self._defer(watch)
         return self._result(done, ledger, submission, context)
 
     @failures_told
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any]
+    ) -> dict[str, Any] | list[dict[str, Any]] | None:
         """Resume after the trigger's one event, in a fresh instance."""
+        if self.is_list:
+            return VideoList(self, context).resume(event)
         done = Done.from_event(event)
         self._video_id = done.video_id
         ledger = self._ledger(context)
@@ -218,7 +254,9 @@ class VideoGenerateOperator(BaseOperator):
 
         It is called in the middle of whatever this process does.
         """
-        if self._cancellation is not None and self._cancellation.carry_out():
+        if self._list is not None:
+            self._list.on_kill()
+        elif self._cancellation is not None and self._cancellation.carry_out():
             self._cancellation = None
         elif self._video_id:
             self.log.warning(
@@ -231,18 +269,6 @@ class VideoGenerateOperator(BaseOperator):
 
     def _ledger(self, context: Context) -> Ledger:
         return ledger_for(context, given(self.ledger_path), keep=self.policy.on_clear == "reuse")
-
-    def _query(self, hook: VideoHook, submission: Submission) -> VideoTask:
-        try:
-            return hook.get_task(str(submission.video_id))
-        except GatewayError as error:
-            raise VideoGatewayUnreachable(
-                sentences(
-                    f"video {submission.video_id} was submitted by an earlier attempt, and the gateway does "
-                    f"not tell of it: {error}",
-                    "Nothing was submitted; a retry queries it again",
-                )
-            ) from None
 
     def _status_of(self, submission: Submission, hook: VideoHook) -> VideoStatus:
         video_id = str(submission.video_id)
@@ -260,14 +286,13 @@ class VideoGenerateOperator(BaseOperator):
     # -- the wait ------------------------------------------------------------------------------------------
 
     def _watch(self, hook: VideoHook, submission: Submission, *, contact_made: bool) -> TaskWatch:
-        settings = hook.get_conn().settings
-        return TaskWatch(
-            video_id=str(submission.video_id),
+        return hook.watch(
+            str(submission.video_id),
             deadline=(submission.waiting_since or submission.begun_at) + self.timeout,
-            schedule=PollSchedule(poll_every(settings, self.poll_interval)),
-            unreachable_after=self.unreachable_after,
+            started_at=submission.begun_at,
+            model=self.model,
             contact_made=contact_made,
-            url_asks=url_asks(settings),
+            **self.waits.of_watch(),
         )
 
     def _look(self, hook: VideoHook, watch: TaskWatch, task: VideoTask | None) -> Done | None:
@@ -280,18 +305,14 @@ class VideoGenerateOperator(BaseOperator):
             return verdict
         return None if self.deferrable else hook.wait(watch, delay=verdict.seconds)
 
-    def _defer(self, watch: TaskWatch, submission: Submission) -> NoReturn:
+    def _defer(self, watch: TaskWatch) -> NoReturn:
         left = max((watch.deadline or 0.0) - time.time(), 0.0)
         self.defer(
             trigger=VideoTaskTrigger(
                 video_conn_id=self.video_conn_id,
                 video_id=watch.video_id,
-                poll_interval=watch.schedule.interval,
-                deadline=watch.deadline,
-                first_poll_at=first_poll_at(watch.schedule.interval),
-                submitted_at=submission.begun_at,
-                unreachable_after=self.unreachable_after,
                 cancel_on_kill=self.cancel_on_kill,
+                **self.waits.of_trigger(watch),
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=left) + SAFETY_NET,
@@ -310,7 +331,7 @@ class VideoGenerateOperator(BaseOperator):
             return self._returned(done.task or {}, ledger, submission, context)
         after = submission and remembered(done, submission, self.policy)
         if after is not None:
-            self._note(ledger, after)
+            noted(ledger, after, self.log)
         raise failure(done, submission, self.policy)
 
     def _returned(
@@ -318,23 +339,9 @@ class VideoGenerateOperator(BaseOperator):
     ) -> dict[str, Any]:
         """The XCom: the task, and the prompt unless a retry renders it differently from what was paid for."""
         if submission is not None:
-            self._note(ledger, submission.ended_as(Ended.SUCCEEDED))
+            noted(ledger, submission.ended_as(Ended.SUCCEEDED), self.log)
         if ledger.forgets:
-            once_succeeded(context["ti"], partial(_tidy_up, ledger, self.log))
+            once_succeeded(context["ti"], partial(tidied_up, ledger, self.log))
         paid_for = None if submission is None else submission.request.get("prompt")
-        same = paid_for in (None, digest(self.prompt.strip()))
+        same = paid_for in (None, digest(str(self.prompt).strip()))
         return {**task, "prompt": self.prompt if same else None}
-
-    def _note(self, ledger: Ledger, submission: Submission) -> None:
-        """Store how a wait ended. Where that fails, a later attempt queries the video and finds the same."""
-        try:
-            stored(ledger, submission)
-        except VideoSubmitFailed as error:
-            self.log.warning("%s", error)
-
-
-def _tidy_up(ledger: Ledger, log: Any) -> None:
-    try:
-        ledger.after_success()
-    except Exception as error:  # whatever a store raises; the task has succeeded, what is left can be pruned
-        log.warning("%s could not be tidied up: %r", ledger.where, error)

@@ -8,6 +8,8 @@ documents together.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -15,12 +17,13 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.ledger import request_digests
 from airflow_video_provider.submitting import Asked
+from airflow_video_provider.waiting import value_of_text
 
 if TYPE_CHECKING:
     from airflow_video_provider.gateway.client import Gateway
     from airflow_video_provider.gateway.request import ReferenceFile
 
-__all__ = ["KNOBS", "asked_of", "given"]
+__all__ = ["KNOBS", "asked_of", "asked_of_each", "given", "items_of"]
 
 #: The fields of ``VideoRequest``, which a Dag file must not import: pydantic costs at parse.
 KNOBS = (
@@ -50,17 +53,48 @@ def given(value: Any) -> Any:
 
 def asked_of(operator: Any, gateway: Gateway) -> Asked:
     """What an operator's arguments ask for, or what is wrong with them."""
+    return _asked({name: getattr(operator, name) for name in KNOBS}, gateway, _reference)
+
+
+def asked_of_each(operator: Any, gateway: Gateway) -> list[Asked]:
+    """What each item of an operator's ``prompts`` asks for, or what is wrong with it.
+
+    :raises InvalidRequestError: they are no list.
+    """
+    shared = {name: getattr(operator, name) for name in KNOBS}
+    # Most items share one picture, which is read once.
+    read = cache(_reference)
+    return [_asked({**shared, **item}, gateway, read) for item in items_of(operator.prompts)]
+
+
+def items_of(prompts: object) -> list[Mapping[str, Any]]:
+    """The items of ``prompts``, each as the arguments in which it differs from the operator's.
+
+    :param prompts: a list of texts or mappings, or such a list as text, as a template renders it.
+    :raises InvalidRequestError: they are no list.
+    """
+    read = value_of_text(prompts) if isinstance(prompts, str) else prompts
+    if isinstance(read, str | bytes | Mapping) or not isinstance(read, Iterable):
+        raise InvalidRequestError(
+            f"prompts: {type(prompts).__name__} is no list of prompts, nor of mappings of a request's fields"
+        )
+    return [item if isinstance(item, Mapping) else {"prompt": item} for item in read]
+
+
+def _asked(knobs: Mapping[str, Any], gateway: Gateway, read: Callable[[Any], Any]) -> Asked:
     from airflow_video_provider.gateway.request import request_from
 
-    knobs = {name: given(getattr(operator, name)) for name in KNOBS}
-    address, problem = knobs.pop("input_reference"), None
+    values = {str(name): given(value) for name, value in knobs.items()}
+    address, problem = values.pop("input_reference"), None
+    if not isinstance(address, str | None):
+        return Asked(None, None, "not submitted, nothing was paid: input_reference: must be text")
     reference = None
     try:
-        reference = _reference(address)
+        reference = read(address)
     except InvalidRequestError as error:
         problem = f"not submitted, nothing was paid: {error}"
     try:
-        request = request_from(**knobs, input_reference=reference)
+        request = request_from(**values, input_reference=reference)
         gateway.check_request(request)
     except InvalidRequestError as error:
         return Asked(None, None, problem or str(error))

@@ -19,12 +19,14 @@ PREFIX = "/video-gateway"
 TAB = "video"
 
 # Airflow compares names. The classes themselves would cost the import of every operator in all its processes.
+# A class of ``@task.video`` is none that a Dag file names, but Airflow knows its tasks by it.
 OPERATORS: list[Any] = [
     SimpleNamespace(__name__=name, __module__=f"airflow_video_provider.{module}")
     for name, module in (
         ("VideoGenerateOperator", "operators.generate"),
         ("VideoDownloadOperator", "operators.download"),
         ("VideoTaskSensor", "sensors.video"),
+        ("_VideoDecoratedOperator", "decorators.video"),
     )
 ]
 

@@ -61,8 +61,9 @@ async def look(conn_id: str, video_id: str) -> Seen:
 
 async def _look(conn_id: str, video_id: str) -> Seen:
     try:
-        async with asyncio.timeout(TIMEOUT), shared_gateway(conn_id) as (gateway, _):
-            task = await gateway.get_task(video_id)
+        async with asyncio.timeout(TIMEOUT), shared_gateway(conn_id) as shared:
+            with shared.client() as gateway:
+                task = await gateway.get_task(video_id)
     except TimeoutError:
         return Seen(problem=f"the gateway did not answer within {TIMEOUT:g} s")
     except (GatewayError, AirflowException) as error:

@@ -22,7 +22,15 @@ from airflow_video_provider.video_status import KEY, VideoStatus
 
 __all__ = ["Recorded", "TaskKey", "Wait", "recorded", "returned", "rows_of", "stored_status"]
 
-TRIGGER = "airflow_video_provider.triggers.video.VideoTaskTrigger"
+#: Of the triggers that wait for videos. That of a list names none in its row.
+TRIGGERS = tuple(
+    f"airflow_video_provider.triggers.{name}"
+    for name in (
+        "video.VideoTaskTrigger",
+        "video_list.VideoTaskListTrigger",
+        "video_templated.TemplatedVideoTaskTrigger",
+    )
+)
 
 _TI = TaskInstance.__table__.c
 _XCOM = XComModel.__table__.c
@@ -43,12 +51,14 @@ class TaskKey:
 class Wait:
     """A wait in the triggerer, as its row tells. Times are seconds since the epoch.
 
+    :param video_id: None for a list of videos, and for a template that the triggerer renders.
+    :param conn_id: None for such a template.
     :param polled_every: the shortest and the longest time between two queries, in seconds.
     :param is_taken: whether a triggerer has it.
     """
 
-    video_id: str
-    conn_id: str
+    video_id: str | None
+    conn_id: str | None
     submitted_at: float | None
     deadline: float | None
     first_poll_at: float
@@ -90,13 +100,22 @@ def recorded(key: TaskKey) -> Recorded | None:
 
 
 def rows_of(dag_id: str, run_id: str | None = None, *, limit: int) -> list[Recorded]:
-    """Read what a Dag, or one of its runs, has recorded of videos, the newest first."""
+    """Read what a Dag, or one of its runs, has recorded of videos, the newest first.
+
+    :param limit: how many videos: the record of a list has hundreds.
+    """
     statement = _select(outer=False).where(_XCOM.key == KEY, _XCOM.dag_id == dag_id)
     if run_id is not None:
         statement = statement.where(_XCOM.run_id == run_id)
     statement = statement.order_by(_XCOM.timestamp.desc(), _XCOM.map_index.desc()).limit(limit)
+    rows: list[Recorded] = []
     with create_session(scoped=False) as session:
-        return [_recorded(row) for row in session.execute(statement)]
+        for row in session.execute(statement.execution_options(yield_per=100)):
+            rows.append(_recorded(row))
+            limit -= max(1, len(rows[-1].status.items) if rows[-1].status else 0)
+            if limit <= 0:
+                break
+    return rows
 
 
 def returned(key: TaskKey) -> dict[str, Any]:
@@ -156,19 +175,23 @@ def _decoded(value: Any) -> Any:
 
 
 def _wait(trigger: Trigger | None) -> Wait | None:
-    if trigger is None or trigger.classpath != TRIGGER:
+    if trigger is None or trigger.classpath not in TRIGGERS:
         return None
     kwargs = trigger.kwargs
     shortest, longest = (kwargs.get("poll_interval"), kwargs.get("max_poll_interval"))
     return Wait(
-        video_id=str(kwargs.get("video_id")),
-        conn_id=str(kwargs.get("video_conn_id")),
+        video_id=_rendered(kwargs.get("video_id")),
+        conn_id=_rendered(kwargs.get("video_conn_id")),
         submitted_at=next(_numbers(kwargs.get("submitted_at")), None),
         deadline=next(_numbers(kwargs.get("deadline")), None),
         first_poll_at=next(_numbers(kwargs.get("first_poll_at")), 0.0),
         polled_every=(next(_numbers(shortest), 10.0), next(_numbers(longest, shortest), 10.0)),
         is_taken=trigger.triggerer_id is not None,
     )
+
+
+def _rendered(value: object) -> str | None:
+    return value if isinstance(value, str) and "{{" not in value else None
 
 
 def _numbers(*values: object) -> Iterator[float]:

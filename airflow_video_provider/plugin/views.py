@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from airflow_video_provider.plugin.links import OPERATORS
 from airflow_video_provider.plugin.recorded import Recorded, TaskKey, Wait
 from airflow_video_provider.video_status import VideoStatus
 
-__all__ = ["Card", "State", "Tab", "cards_of", "next_query", "tab_of", "what_comes"]
+__all__ = ["Card", "State", "Tab", "cards_of", "next_query", "of_one", "tab_of", "what_comes"]
 
 
 class State(StrEnum):
@@ -41,6 +42,7 @@ class Card:
     """A video in a gallery.
 
     :param key: the task instance that it belongs to.
+    :param number: which of the videos of that task instance.
     :param file: its number among what that task landed; None where it is no file.
     :param facts: of the file.
     :param note: why it failed.
@@ -53,65 +55,84 @@ class Card:
     video_id: str | None = None
     prompt: str | None = None
     model: str | None = None
+    number: int = 0
     file: int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     note: str | None = None
     label: str | None = None
 
+    @property
+    def name(self) -> str:
+        """Tells it from every other card of its Dag."""
+        return f"{self.key.run_id}/{self.key.task_id}/{self.key.map_index}/{self.number}"
 
-def cards_of(rows: Sequence[Recorded]) -> list[Card]:
+
+def cards_of(rows: Iterable[Recorded]) -> list[Card]:
     """Make the cards of a gallery, in the order of the rows, the newest first: one for a video of a run.
 
     What a download speaks of is its: the tasks that generated and awaited it have no cards of their own.
     Of those, the newest has; a sensor knows neither prompt nor model, which the task that submitted knows.
     """
-    shown: set[tuple[str, str | None]] = set()
-    submitted: dict[tuple[str, str | None], VideoStatus] = {}
-    for row in rows:
-        if row.status is not None and row.status.kind == "download":
-            shown |= {(row.key.run_id, video_id) for video_id in _ids(row.status)}
-        elif row.status is not None and row.status.kind == "generate":
-            submitted[row.key.run_id, row.status.video_id] = row.status
+    told = [
+        (row.status.kind, card) for row in rows if row.status is not None for card in _cards(row, row.status)
+    ]
+    shown = {_which(card) for kind, card in told if kind == "download"}
+    submitted = {_which(card): card for kind, card in told if kind == "generate"}
     cards = []
-    for row in rows:
-        for card in _cards(row, row.status) if row.status is not None else ():
-            which = (row.key.run_id, card.video_id)
-            if row.status is not None and row.status.kind != "download" and card.video_id is not None:
-                if which in shown:
+    for kind, card in told:
+        if card.video_id is not None:
+            if kind != "download":
+                if _which(card) in shown:
                     continue
-                shown.add(which)
-            if (known := submitted.get(which)) is not None and card.video_id is not None:
+                shown.add(_which(card))
+            if (known := submitted.get(_which(card))) is not None:
                 card = replace(card, prompt=card.prompt or known.prompt, model=card.model or known.model)
-            cards.append(card)
+        cards.append(card)
     return cards
 
 
-def _ids(status: VideoStatus) -> Iterator[str]:
-    for video_id in (status.video_id, *(item.get("video_id") for item in (*status.files, *status.missed))):
-        if isinstance(video_id, str):
-            yield video_id
+def _which(card: Card) -> tuple[str, str | None]:
+    return card.key.run_id, card.video_id
 
 
 def _cards(row: Recorded, status: VideoStatus) -> Iterator[Card]:
-    state = _STATE_OF_TASK.get(row.state or "", State.WAITING)
+    """The videos of a task instance, in its order."""
     card = Card(
-        row.key, state, row.recorded_at, status.video_id, status.prompt, status.model, label=row.label
+        row.key,
+        _STATE_OF_TASK.get(row.state or "", State.WAITING),
+        row.recorded_at,
+        status.video_id,
+        status.prompt,
+        status.model,
+        label=row.label,
     )
-    for number, file in enumerate(status.files):
-        yield replace(
-            card,
-            state=State.LANDED,
-            file=number,
-            facts=file,
-            video_id=_text(file.get("video_id")),
-            prompt=_text(file.get("prompt")),
-            model=_text(file.get("model")),
-        )
-    for item in status.missed:
-        note = _text(item.get("error"))
-        yield replace(card, state=State.FAILED, video_id=_text(item.get("video_id")), note=note)
-    if not status.files and not status.missed:
-        yield replace(card, note=status.failure)
+    told = [
+        *(
+            replace(_of(card, file), state=State.LANDED, file=number, facts=file)
+            for number, file in enumerate(status.files)
+        ),
+        *(
+            replace(_of(card, item), state=State.FAILED, note=_text(item.get("error")))
+            for item in status.missed
+        ),
+        *(_of_list(card, status, item) for item in status.items),
+    ] or [replace(card, note=status.failure)]
+    return (replace(card, number=number) for number, card in enumerate(told))
+
+
+def _of(card: Card, told: Mapping[str, Any]) -> Card:
+    video_id, prompt, model = (_text(told.get(name)) for name in ("video_id", "prompt", "model"))
+    return replace(card, video_id=video_id, prompt=prompt, model=model)
+
+
+def _of_list(card: Card, status: VideoStatus, item: Mapping[str, Any]) -> Card:
+    """A video of a list: it may have ended otherwise than the task, which waits for all."""
+    card = _of(card, item)
+    if (error := _text(item.get("error"))) is not None:
+        return replace(card, state=State.FAILED, note=error)
+    if item.get("state") == "succeeded":
+        return replace(card, state=State.READY)
+    return replace(card, note=status.failure if card.state is State.FAILED else None)
 
 
 def _text(value: object) -> str | None:
@@ -125,6 +146,7 @@ class Tab:
     :param state: None for a task that makes no video, or has not begun.
     :param card: the one video.
     :param cards: several, in place of the one.
+    :param since: when it was submitted; when the task began where that is not known.
     :param message: why it failed, why there is nothing to see, or what else there is to be said.
     :param comes: what Airflow does next.
     :param usage: what the video cost, as the gateway tells it.
@@ -140,11 +162,24 @@ class Tab:
     wait: Wait | None = None
     since: datetime | None = None
 
+    def counts(self) -> list[tuple[str, int]]:
+        """How many of the videos are how far, in the order of :class:`State`."""
+        counted = Counter(card.state for card in self.cards)
+        return [(state.value, counted[state]) for state in State if counted[state]]
+
+    def waited_for(self) -> Iterator[tuple[str, str]]:
+        """Connection and id of each video that is on its way."""
+        conn_id = (self.wait and self.wait.conn_id) or (self.status and self.status.conn_id)
+        for card in self.cards or filter(None, [self.card]):
+            video_id = card.video_id or (self.wait and self.wait.video_id)
+            if card.state is State.WAITING and conn_id and video_id:
+                yield conn_id, video_id
+
 
 def tab_of(row: Recorded, run: Iterable[Recorded] = (), returned: Mapping[str, Any] | None = None) -> Tab:
     """Decide what a task instance's tab shows.
 
-    :param run: what the other tasks of its run have recorded: a download may have landed its video.
+    :param run: what the other tasks of its run have recorded: a download may have landed its videos.
     :param returned: what the task returned.
     """
     returned = returned or {}
@@ -152,29 +187,57 @@ def tab_of(row: Recorded, run: Iterable[Recorded] = (), returned: Mapping[str, A
     if status is None:
         return _without_status(row)
     state = _STATE_OF_TASK.get(row.state or "", State.WAITING)
-    common: dict[str, Any] = {"status": status, "wait": row.wait, "usage": _usage(returned)}
-    cards = tuple(_cards(row, status))
-    if status.kind == "download" and (len(cards) > 1 or status.missed):
-        if failed := state is State.FAILED:
-            common |= {"message": status.failure, "comes": what_comes(row)}
-        return Tab(State.FAILED if failed and not status.files else State.LANDED, cards=cards, **common)
-    (card,) = cards
-    if card.state is not State.LANDED:
-        landed = [c for c in cards_of(list(run)) if c.state is State.LANDED and c.video_id == status.video_id]
-        card = next(iter(landed), card) if status.video_id else card
-    if card.state is State.LANDED:
-        usage = card.facts.get("usage") or common.pop("usage")
-        return Tab(State.LANDED, card=card, **{**common, "usage": usage})
+    submitted = status.submitted_at or (row.wait.submitted_at if row.wait else None)
+    common: dict[str, Any] = {
+        "status": status,
+        "wait": row.wait,
+        "usage": _usage(returned),
+        "since": datetime.fromtimestamp(submitted, tz=UTC) if submitted else row.started_at,
+    }
     if state is State.FAILED:
-        message = (
+        common["comes"] = what_comes(row)
+        common["message"] = (
             status.failure or "This attempt ended without a word of the operator: its log has the reason."
         )
-        return Tab(state, card=card, message=message, comes=what_comes(row), **common)
+    cards = _with_what_landed(tuple(_cards(row, status)), run)
+    if len(cards) > 1 or status.missed or status.items:
+        return Tab(_state_of_all(state, cards), cards=cards, **common)
+    (card,) = cards
+    if card.state is State.LANDED:
+        return Tab(State.LANDED, card=card, **{**common, "usage": card.facts.get("usage") or common["usage"]})
     if state is State.READY and returned.get("state") in {"queued", "running"}:
         common["message"] = "The video was submitted; this task does not wait for it."
-    submitted = status.submitted_at or (row.wait.submitted_at if row.wait else None)
-    since = datetime.fromtimestamp(submitted, tz=UTC) if submitted else row.started_at
-    return Tab(state, card=card, since=since, **common)
+    return Tab(state, card=card, **common)
+
+
+def _with_what_landed(cards: Sequence[Card], run: Iterable[Recorded]) -> tuple[Card, ...]:
+    """The same, with what a download of the run has landed of a video in place of that video."""
+    landed: dict[str | None, list[Card]] = {}
+    for card in cards_of(run):
+        if card.state is State.LANDED and card.video_id is not None:
+            landed.setdefault(card.video_id, []).append(card)
+    return tuple(
+        shown
+        for card in cards
+        for shown in ([card] if card.state is State.LANDED else landed.get(card.video_id, [card]))
+    )
+
+
+def _state_of_all(state: State, cards: Sequence[Card]) -> State:
+    """Of several videos: that of the task, but for those that have come further than it tells."""
+    states = {card.state for card in cards}
+    if State.LANDED in states and State.WAITING not in states:
+        return State.LANDED
+    return state
+
+
+def of_one(tab: Tab, number: int | None) -> Tab | None:
+    """One of a tab's several videos, as a tab of its own; None where there is no such."""
+    if number is None or not 0 <= number < len(tab.cards):
+        return None
+    card = tab.cards[number]
+    usage = card.facts.get("usage")
+    return replace(tab, state=card.state, card=card, cards=(), message=card.note, usage=usage)
 
 
 def _without_status(row: Recorded) -> Tab:
@@ -183,6 +246,9 @@ def _without_status(row: Recorded) -> Tab:
     if row.state in {"failed", "up_for_retry"}:
         message = "This attempt ended before it told anything: its log has the reason."
         return Tab(State.FAILED, message=message, comes=what_comes(row))
+    if row.wait is not None:
+        card = Card(row.key, State.WAITING, None, row.wait.video_id)
+        return Tab(State.WAITING, card=card, wait=row.wait, since=row.started_at)
     if row.state in {None, "scheduled", "queued", "running"}:
         return Tab(None, message="There is nothing to see of this task yet.")
     return Tab(

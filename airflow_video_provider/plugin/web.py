@@ -7,12 +7,12 @@ that task recorded says the rest.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -28,7 +28,7 @@ from airflow_video_provider.plugin.pages import page, page_headers
 from airflow_video_provider.plugin.ranges import Part, Unsatisfiable, requested
 from airflow_video_provider.plugin.recorded import TaskKey, recorded, returned, rows_of, stored_status
 from airflow_video_provider.plugin.stored import NotServed, StoredVideo
-from airflow_video_provider.plugin.views import Card, State, Tab, cards_of, next_query, tab_of
+from airflow_video_provider.plugin.views import Card, State, Tab, cards_of, next_query, of_one, tab_of
 from airflow_video_provider.video_status import VideoStatus
 
 __all__ = ["create_app"]
@@ -38,6 +38,8 @@ CARDS = 48
 ENTRIES = 2000
 #: Seconds after which a page about something that goes on asks anew, where no gateway is asked.
 CALM = 10.0
+#: Videos of a list of which a page that is looked at asks the gateway: a list may have thousands.
+LOOKED_AT = 8
 
 _MAY_READ = [
     Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
@@ -59,28 +61,30 @@ class Address:
     """The URLs that a page refers to.
 
     :param root: the path that Airflow is served under, "" for none.
-    :param key: the task instance of a tab.
-    :param cards_leave: whether a card leads to its task instance in Airflow's UI; else to itself, large.
+    :param key: the task instance of a tab; None for a gallery, whose cards lead to their task instances in
+        Airflow's UI. Those of a tab lead to themselves, large.
+    :param shown: which of several videos the tab shows large.
     """
 
     root: str
     key: TaskKey | None = None
-    cards_leave: bool = True
+    shown: int | None = None
 
     @classmethod
-    def of(cls, request: Request, key: TaskKey | None = None, *, cards_leave: bool = True) -> Address:
+    def of(cls, request: Request, key: TaskKey | None = None, shown: int | None = None) -> Address:
         """The addresses of what this request asks for."""
-        return cls(str(request.scope.get("root_path", "")).removesuffix(PREFIX), key, cards_leave)
+        return cls(str(request.scope.get("root_path", "")).removesuffix(PREFIX), key, shown)
 
     def tab(self, key: TaskKey) -> str:
         """A task instance's tab in Airflow's UI."""
         return f"{self.root}/{tab_path(key.dag_id, key.run_id, key.task_id, key.map_index)}"
 
-    def card(self, card: Card) -> str:
-        """Where a card leads to."""
-        if self.cards_leave:
-            return self.tab(card.key)
-        return self.own(card.key) + ("" if card.file is None else f"?file={card.file}")
+    def card(self, card: Card, number: int) -> str:
+        """Where a card leads to.
+
+        :param number: its place on the page.
+        """
+        return self.tab(card.key) if self.key is None else f"{self.own(self.key)}?show={number}"
 
     def own(self, key: TaskKey) -> str:
         """The page of a task instance, which its tab shows."""
@@ -89,7 +93,9 @@ class Address:
 
     def live(self) -> str:
         """The page of this task instance with what the gateway says."""
-        return f"{self.own(self.key)}/live" if self.key else ""
+        if self.key is None:
+            return ""
+        return f"{self.own(self.key)}/live" + ("" if self.shown is None else f"?show={self.shown}")
 
     def file(self, card: Card) -> str:
         """The bytes of a file."""
@@ -111,64 +117,66 @@ Key = Annotated[TaskKey, Depends(task_key)]
 
 
 @router.get(_TASK)
-def tab(request: Request, key: Key, file: int | None = None) -> Response:
-    """What is recorded of a task instance."""
-    return _tab_page(request, key, _tab_values(key), file=file)
+def tab(request: Request, key: Key, show: int | None = None) -> Response:
+    """What is recorded of a task instance; *show* is one of its several videos, from 0."""
+    return _tab_page(request, key, _tab_of(key, show), show)
 
 
 @router.get(_TASK + "/live")
-async def live_tab(request: Request, key: Key) -> Response:
-    """The same, and what the gateway says of a video that is waited for."""
-    values = await run_in_threadpool(_tab_values, key)
-    shown = values["tab"] if values else None
-    seen = None
-    if shown is not None and shown.state is State.WAITING and is_allowed():
-        video_id = shown.wait.video_id if shown.wait else shown.card.video_id if shown.card else None
-        conn_id = shown.wait.conn_id if shown.wait else shown.status.conn_id if shown.status else None
-        if video_id and conn_id:
-            seen = await look(conn_id, video_id)
-    return await run_in_threadpool(partial(_tab_page, request, key, values, seen=seen))
+async def live_tab(request: Request, key: Key, show: int | None = None) -> Response:
+    """The same, and what the gateway says of the videos that are waited for."""
+    found = await run_in_threadpool(_tab_of, key, show)
+    seen: dict[str, Seen] = {}
+    if found is not None and is_allowed():
+        wanted = dict.fromkeys(found.tab.waited_for())
+        looks = [look(conn_id, video_id) for conn_id, video_id in [*wanted][:LOOKED_AT]]
+        seen = dict(zip((video_id for _, video_id in wanted), await asyncio.gather(*looks), strict=False))
+    return await run_in_threadpool(_tab_page, request, key, found, show, seen)
 
 
-def _tab_values(key: TaskKey) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Found:
+    tab: Tab
+    task_state: str | None
+    is_one_of_several: bool
+
+
+def _tab_of(key: TaskKey, show: int | None) -> _Found | None:
     row = recorded(key)
     if row is None:
         return None
     status, run = row.status, []
-    if status is not None and status.kind != "download" and row.state == "success":
+    if status is not None and status.kind != "download" and (status.items or row.state == "success"):
         run = rows_of(key.dag_id, key.run_id, limit=ENTRIES)
     told = returned(key) if status is not None and row.state == "success" else None
-    return {"tab": tab_of(row, run, told), "task_state": row.state}
+    every = tab_of(row, run, told)
+    one = of_one(every, show)
+    return _Found(one or every, row.state, one is not None)
 
 
 def _tab_page(
     request: Request,
     key: TaskKey,
-    values: Mapping[str, Any] | None,
-    *,
-    file: int | None = None,
-    seen: Seen | None = None,
+    found: _Found | None,
+    show: int | None,
+    seen: Mapping[str, Seen] | None = None,
 ) -> Response:
-    if values is None:
+    if found is None:
         return _html("error", 404, message="There is no such task instance.")
-    address = Address.of(request, key, cards_leave=False)
-    shown: Tab = values["tab"]
-    back = None
-    chosen = [card for card in shown.cards if card.file is not None and card.file == file]
-    if chosen:
-        shown, back = Tab(State.LANDED, card=chosen[0], usage=chosen[0].facts.get("usage")), address.own(key)
-    deadline = shown.wait.deadline if shown.wait else None
+    address, wait = Address.of(request, key, show), found.tab.wait
+    deadline = wait.deadline if wait else None
     return _html(
         "tab",
-        tab=shown,
+        tab=found.tab,
         address=address,
-        back=back,
-        seen=seen,
+        back=address.own(key) if found.is_one_of_several else None,
+        seen=seen or {},
         live=is_allowed(),
-        refresh=_refresh(shown, values["task_state"]),
-        next_query=next_query(shown.wait, time.time()) if shown.wait else None,
+        looked_at=LOOKED_AT,
+        refresh=_refresh(found.tab, found.task_state),
+        next_query=next_query(wait, time.time()) if wait else None,
         deadline=datetime.fromtimestamp(deadline, tz=UTC) if deadline else None,
-        task_state=values["task_state"],
+        task_state=found.task_state,
     )
 
 
@@ -177,7 +185,7 @@ def _refresh(tab: Tab, task_state: str | None) -> float | None:
     if tab.state is State.WAITING:
         return FRESH
     goes_on = tab.state is State.READY or task_state not in {"success", "failed", "skipped", "removed"}
-    return CALM if goes_on and tab.state is not State.LANDED and not tab.cards else None
+    return CALM if goes_on and tab.state is not State.LANDED else None
 
 
 # -- the galleries -----------------------------------------------------------------------------------------

@@ -30,7 +30,16 @@ from airflow_video_provider.sandbox.orders import RefusedError, read_order
 from airflow_video_provider.sandbox.page import render_page
 from airflow_video_provider.sandbox.serving import Blob, Drop, Hang, Served, padded, serve
 from airflow_video_provider.sandbox.settings import Settings
-from airflow_video_provider.sandbox.tasks import Dialect, Phase, Store, Task, View, file_name, observe
+from airflow_video_provider.sandbox.tasks import (
+    VARIANTS,
+    Dialect,
+    Phase,
+    Store,
+    Task,
+    View,
+    file_name,
+    observe,
+)
 
 Clock = Callable[[], float]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -355,7 +364,8 @@ async def _links(request: Request, task: Task, view: View) -> replies.Links:
         video = lower = "data:video/mp4;base64," + base64.b64encode(film).decode()
     elif "content-url" in task.faults:
         video = lower = content
-    return replies.Links(video, lower, file_url(request, task, "thumbnail.jpg"), content)
+    more = tuple(file_url(request, task, variant) for variant in task.variants[len(VARIANTS) :])
+    return replies.Links(video, lower, file_url(request, task, "thumbnail.jpg"), content, more)
 
 
 def _url_is_withheld(store: Store, task: Task) -> bool:
@@ -485,7 +495,8 @@ async def _film(request: Request, task: Task, view: View, variant: str, *, range
 
 
 def _clip(task: Task, variant: str) -> Clip:
-    return Clip(task.prompt, *frame_size(task.body, upsampled=variant == "upsampled.mp4"))
+    prompt = task.prompt if variant in VARIANTS else f"{task.prompt} ({variant})"
+    return Clip(prompt, *frame_size(task.body, upsampled=variant == "upsampled.mp4"))
 
 
 def _etag(data: bytes, size: int = 0) -> str:

@@ -245,6 +245,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("data-url", "reply", "the URL is `data:video/mp4;base64,…`", unit=""),
     Fault("content-url", "reply", "the URL is the content route, which needs the key", unit=""),
+    Fault("videos", "reply", "one task that makes so many videos, eight at most", default=3, unit="videos"),
     Fault("cdn-403", "bytes", "the CDN answers 403", answers=(Answer(403, html=_html(403, "Forbidden")),)),
     Fault("cdn-404", "bytes", "the CDN answers 404", answers=(Answer(404, html=_html(404, "Not Found")),)),
     Fault(

@@ -28,12 +28,14 @@ class Links:
     :param video: the best file there is.
     :param lower: the ordinary file when ``video`` is the upsampled one, else the same.
     :param content: the gateway's own route to the bytes, which needs the key.
+    :param more: the other videos, of a task that makes several.
     """
 
     video: str = ""
     lower: str = ""
     thumbnail: str = ""
     content: str = ""
+    more: tuple[str, ...] = ()
 
 
 # --- errors -----------------------------------------------------------------------------------------
@@ -463,11 +465,24 @@ def told(dialect: Dialect, task: Task, view: View, links: Links, *, strict: bool
     by_the_book = strict and dialect is Dialect.OPENAI
     shape = openai_strict if by_the_book else SHAPES[dialect, task.family.name]
     reply = shape(task, view, links)
+    if links.more and not by_the_book:
+        return _of_several(dialect, reply, links)
     if view.ended is not None:
         return reply
     if "no-status" in task.faults:
         return _with_status(reply, None)
     return _with_status(reply, UNKNOWN_WORD) if "unknown-word" in task.faults else reply
+
+
+def _of_several(dialect: Dialect, reply: Json, links: Links) -> Json:
+    """The reply with the URLs of all videos: new-api hands on what Kling says, others have a list for it."""
+    urls = (links.video, *links.more)
+    if dialect is not Dialect.NEWAPI:
+        return reply | {"video_url": links.video, "video_urls": list(urls)}
+    videos = [{"id": str(number), "url": url, "duration": "5"} for number, url in enumerate(urls)]
+    kling = {"task_status": "succeed", "task_result": {"videos": videos}}
+    row = {name: value for name, value in reply["data"].items() if name != "url"}
+    return reply | {"data": row | {"result_url": links.video, "data": kling}}
 
 
 def listed(tasks: Iterable[tuple[Task, View]], *, strict: bool = False) -> Json:

@@ -138,6 +138,16 @@ class Task:
         """Whether a second, larger file is made (veo only, as on the real gateways)."""
         return self.family.name == "veo" and self.body.get("enable_upsample") is True
 
+    @property
+    def videos(self) -> int:
+        """How many videos it makes."""
+        return int(min(max(self.faults.get("videos", 1), 1), MOST_VIDEOS))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of its files: of the first video, then the other videos."""
+        return (*VARIANTS, *(f"video-{number}.mp4" for number in range(2, self.videos + 1)))
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -286,7 +296,7 @@ class Store:
             faults=faults,
         )
         self.tasks[task.id] = task
-        self.files.update({file_name(self, task, variant): (task.id, variant) for variant in VARIANTS})
+        self.files.update({file_name(self, task, variant): (task.id, variant) for variant in task.variants})
         self.cents += family.cents
         self.payments.append(
             {
@@ -322,7 +332,8 @@ class Store:
 
 
 VARIANTS = ("video.mp4", "upsampled.mp4", "thumbnail.jpg")
-"""The files of a task."""
+"""The files of a task that makes one video."""
+MOST_VIDEOS = 8
 
 
 def file_name(store: Store, task: Task, variant: str) -> str:

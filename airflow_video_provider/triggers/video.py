@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from math import inf
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
-from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, RateLimitError
-from airflow_video_provider.gateway.pace import PollSchedule
-from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, Done, End, TaskWatch
-from airflow_video_provider.hooks.shared import shared_gateway
-from airflow_video_provider.waiting import poll_every, url_asks, utc
+from airflow_video_provider.gateway.errors import InvalidRequestError
+from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, ScheduleMode
+from airflow_video_provider.gateway.verdict import Done, End
+from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER
+from airflow_video_provider.hooks.shared import shared_gateway, waiting_at
+from airflow_video_provider.triggers.polling import PollingTrigger
+from airflow_video_provider.waiting import utc
 
 __all__ = ["VideoTaskTrigger"]
 
-#: The event loop keeps no strong reference to a task.
-_at_work: set[asyncio.Task[None]] = set()
-_OVER = frozenset({"failed", "success", "skipped"})
 
-
-class VideoTaskTrigger(BaseTrigger):
+class VideoTaskTrigger(PollingTrigger):
     """Ask until the task ends or the deadline passes, and yield exactly one event.
 
     It never submits and never downloads. All arguments are plain JSON and absolute, so a restarted triggerer
@@ -32,12 +29,14 @@ class VideoTaskTrigger(BaseTrigger):
 
     :param video_conn_id: connection to ask through.
     :param video_id: the gateway's task.
-    :param poll_interval: seconds between queries.
+    :param poll_interval: seconds, the lowest interval between queries.
+    :param max_poll_interval: seconds, the longest.
+    :param schedule: ``adaptive`` or ``fixed``; see ``gateway.pace.Schedule``.
     :param deadline: seconds since the epoch; None waits for ever.
     :param first_poll_at: seconds since the epoch before which not to ask. Airflow can lose a task whose
         deferral lasts only a few seconds (LocalExecutor, seen on 2.11 and 3.3).
-    :param submitted_at: seconds since the epoch at which the task was submitted, where that is known; for
-        the log.
+    :param submitted_at: seconds since the epoch at which the task was submitted, where that is known.
+    :param model: that was asked for, where that is known: how long its videos take, the schedule learns.
     :param unreachable_after: seconds of failed queries in a row after which to give up.
     :param cancel_on_kill: cancel the video when a person marks the task as failed or success (Airflow 3.3+).
     """
@@ -48,36 +47,34 @@ class VideoTaskTrigger(BaseTrigger):
         video_conn_id: str,
         video_id: str,
         poll_interval: float,
+        max_poll_interval: float = LONGEST_INTERVAL,
+        schedule: ScheduleMode = "adaptive",
         deadline: float | None = None,
         first_poll_at: float = 0.0,
         submitted_at: float | None = None,
+        model: str | None = None,
         unreachable_after: float = UNREACHABLE_AFTER,
         cancel_on_kill: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.video_conn_id = video_conn_id
+        super().__init__(
+            video_conn_id=video_conn_id,
+            poll_interval=poll_interval,
+            max_poll_interval=max_poll_interval,
+            schedule=schedule,
+            deadline=deadline,
+            first_poll_at=first_poll_at,
+            submitted_at=submitted_at,
+            model=model,
+            unreachable_after=unreachable_after,
+            cancel_on_kill=cancel_on_kill,
+        )
         self.video_id = video_id
-        self.poll_interval = poll_interval
-        self.deadline = deadline
-        self.first_poll_at = first_poll_at
-        self.submitted_at = submitted_at
-        self.unreachable_after = unreachable_after
-        self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments: everything that the constructor takes."""
         return (
             "airflow_video_provider.triggers.video.VideoTaskTrigger",
-            {
-                "video_conn_id": self.video_conn_id,
-                "video_id": self.video_id,
-                "poll_interval": self.poll_interval,
-                "deadline": self.deadline,
-                "first_poll_at": self.first_poll_at,
-                "submitted_at": self.submitted_at,
-                "unreachable_after": self.unreachable_after,
-                "cancel_on_kill": self.cancel_on_kill,
-            },
+            {**self.arguments(), "video_id": self.video_id},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -94,61 +91,10 @@ class VideoTaskTrigger(BaseTrigger):
             )
         yield TriggerEvent(done.as_event())
 
-    async def on_kill(self) -> None:
-        """Cancel the video where that was asked for and the task is over; else say what goes on.
-
-        Airflow calls it from 3.3 on, and after a Clear, too, when the next attempt may wait for the same
-        video already. It also cancels this call about a second later (seen with 3.3.2), so what takes longer
-        is a task of its own, which is not cancelled.
-        """
-        work = asyncio.create_task(self._ended_from_outside())
-        _at_work.add(work)
-        work.add_done_callback(_at_work.discard)
-        await asyncio.shield(work)
-
-    async def _ended_from_outside(self) -> None:
-        if self.cancel_on_kill and await self._task_is_over():
-            try:
-                async with shared_gateway(self.video_conn_id) as (gateway, _):
-                    await gateway.cancel(self.video_id)
-            except (GatewayError, AirflowNotFoundException) as error:
-                self.log.warning("video %s could not be cancelled: %s", self.video_id, error)
-            else:
-                self.log.warning(
-                    "video %s was cancelled at the gateway, as cancel_on_kill says; what it cost so far is "
-                    "the gateway's affair",
-                    self.video_id,
-                )
-                return
-        self.log.warning(
-            "the wait was ended from outside; video %s runs on at the gateway, and costs what it costs. The "
-            "next attempt queries it again and pays nothing",
-            self.video_id,
-        )
-
-    async def _task_is_over(self) -> bool:
-        """Whether the task instance is in a state in which no attempt waits or will by itself.
-
-        A task that was cleared is in none of them from then on. What cannot be found out is not over.
-        """
-        ti: Any = self.task_instance
-        try:
-            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-            # In a thread: this call blocks until the triggerer's parent process has answered.
-            states = await asyncio.to_thread(
-                RuntimeTaskInstance.get_task_states,
-                dag_id=ti.dag_id,
-                task_ids=[ti.task_id],
-                run_ids=[ti.run_id],
-                map_index=ti.map_index,
-            )
-            key = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-            state = states[ti.run_id][key]
-        except Exception as error:  # whatever Airflow raises, and a trigger that belongs to no task instance
-            self.log.warning("the state of the task cannot be read: %r", error)
-            return False
-        return str(getattr(state, "value", state)) in _OVER
+    @property
+    def running(self) -> list[str]:
+        """The video that it waits for."""
+        return [self.video_id]
 
     async def _wait(self) -> Done:
         self.log.info(
@@ -157,29 +103,18 @@ class VideoTaskTrigger(BaseTrigger):
             f", submitted at {utc(self.submitted_at)}" if self.submitted_at else "",
             f", until {utc(self.deadline)}" if self.deadline else "",
         )
-        await asyncio.sleep(max(self.first_poll_at - time.time(), 0.0))
-        async with shared_gateway(self.video_conn_id) as (gateway, gate):
-            watch = TaskWatch(
-                video_id=self.video_id,
-                deadline=self.deadline,
-                schedule=PollSchedule(poll_every(gateway.settings, self.poll_interval)),
-                unreachable_after=self.unreachable_after,
-                url_asks=url_asks(gateway.settings),
-            )
-            while True:
-                # A long Retry-After must not hold the last question back past the deadline.
-                left = inf if self.deadline is None else max(self.deadline - time.time(), 0.0)
-                await asyncio.sleep(min(gate.wait(now=time.monotonic()), left))
-                try:
-                    task = await gateway.get_task(self.video_id)
-                except GatewayError as error:
-                    verdict = watch.on_error(error, now=time.time())
-                    if isinstance(error, RateLimitError):
-                        gate.close_for(error.retry_after or self.poll_interval, now=time.monotonic())
-                else:
-                    verdict = watch.on_task(task, now=time.time())
-                if watch.news:
-                    self.log.info("video %s: %s", self.video_id, watch.news)
-                if isinstance(verdict, Done):
-                    return verdict
-                await asyncio.sleep(verdict.seconds)
+        late = time.time() - self.first_poll_at
+        await asyncio.sleep(max(-late, 0.0))
+        async with shared_gateway(self.video_conn_id) as shared:
+            watch = shared.watch(self.video_id, **self.of_watch())
+            with waiting_at(shared, watch) as waiting:
+                if self.first_poll_at and late > self.poll_interval:
+                    # The triggerer was started anew, and all of its waits with it.
+                    await asyncio.sleep(watch.delay_after_restart(now=time.time()))
+                while True:
+                    verdict = await shared.ask(waiting)
+                    if watch.news:
+                        self.log.info("video %s: %s", self.video_id, watch.news)
+                    if isinstance(verdict, Done):
+                        return verdict
+                    await asyncio.sleep(verdict.seconds)

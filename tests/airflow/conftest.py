@@ -10,6 +10,7 @@ import atexit
 import json
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ os.environ |= {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
     "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    # Airflow 3.2 cannot do `dag.test()` without one, and makes none.
+    "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
 }
 
 
@@ -135,6 +138,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
     from airflow_video_provider.sensors.video import VideoTaskSensor
     from airflow_video_provider.triggers.video import VideoTaskTrigger
+    from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
 
     lines: list[str] = []
 
@@ -144,6 +148,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     logger = logging.Logger("tests", logging.DEBUG)
     logger.addHandler(Keep())
-    for kind in (VideoHook, VideoTaskTrigger, VideoGenerateOperator, VideoDownloadOperator, VideoTaskSensor):
+    operators = (VideoGenerateOperator, VideoDownloadOperator, VideoTaskSensor)
+    for kind in (VideoHook, VideoTaskTrigger, VideoTaskListTrigger, *operators):
         monkeypatch.setattr(kind, "log", logger)
     return lines

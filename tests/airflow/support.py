@@ -12,25 +12,28 @@ import json
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import BaseSensorOperator, TaskDeferred
+from airflow.triggers.base import BaseTrigger
 
+from airflow_video_provider.gateway.pace import Gate
+from airflow_video_provider.gateway.turns import Turns
 from airflow_video_provider.operators.video import VideoGenerateOperator
-from airflow_video_provider.triggers.video import VideoTaskTrigger
 from scripts.services import S3Server, Sandbox
 
 MODEL = "veo3.1-fast"
 SECONDS = 60.0
 """How long a generation takes, on the gateway's clock."""
+T = TypeVar("T", bound=BaseTrigger)
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -112,6 +115,21 @@ class Gateway:
         return reply.get("id") or reply["task_id"]
 
 
+IDLE = 0.05
+"""Real seconds after which a wait at a gate is believed to be all that goes on."""
+
+
+@dataclass
+class _Timer:
+    due: float
+    call: Callable[..., None]
+    args: tuple[object, ...]
+    over: bool = False
+
+    def cancel(self) -> None:
+        self.over = True
+
+
 class Clock:
     """The clocks of the package and of the gateway, moved together by whoever sleeps."""
 
@@ -143,18 +161,42 @@ class Clock:
             "triggers.video",
             "sensors.video",
             "operators.generate",
-            "operators.download",
+            "operators.fetching",
+            "operators.generate_many",
             "ledger.record",
             "ledger.variables",
             "paying",
             "submitting",
+            "submitting_many",
             "waiting",
+            "hooks.shared",
         )
         modules = [importlib.import_module(f"airflow_video_provider.{name}") for name in ours]
         modules += [sys.modules[BaseSensorOperator.__module__], importlib.import_module("tenacity.nap")]
         for module in modules:
             patch.setattr(module, "time", self)
         patch.setattr("airflow_video_provider.triggers.video.asyncio", SimpleNamespace(sleep=self.asleep))
+        patch.setattr("airflow_video_provider.hooks.shared.Turns", self.turns)
+
+    def turns(self, gate: Gate) -> Turns:
+        """Turns by this clock: whoever waits at a gate, and nobody else, moves it to the next timer."""
+        timers: list[_Timer] = []
+
+        def call_later(seconds: float, call: Callable[..., None], *args: object) -> _Timer:
+            timers.append(timer := _Timer(self.monotonic() + seconds, call, args))
+            asyncio.get_running_loop().call_later(IDLE, on)
+            return timer
+
+        def on() -> None:
+            timers[:] = [timer for timer in timers if not timer.over]
+            if timers:
+                first = min(timers, key=lambda timer: timer.due)
+                self.sleep(first.due - self.monotonic())
+                first.cancel()
+                first.call(*first.args)
+                asyncio.get_running_loop().call_later(IDLE, on)
+
+        return Turns(gate, now=self.monotonic, call_later=call_later)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -241,18 +283,19 @@ def deferred(call: Any, *args: Any) -> TaskDeferred:
     return caught.value
 
 
-def restarted(trigger: VideoTaskTrigger, **changes: Any) -> VideoTaskTrigger:
+def restarted(trigger: T, **changes: Any) -> T:
     """The trigger as another triggerer makes it: from nothing but its row in the database."""
+    kind = type(trigger)
     path, kwargs = trigger.serialize()
-    assert path == f"{VideoTaskTrigger.__module__}.{VideoTaskTrigger.__qualname__}"
-    return VideoTaskTrigger(**{**json.loads(json.dumps(kwargs)), **changes})
+    assert path == f"{kind.__module__}.{kind.__qualname__}"
+    return kind(**{**json.loads(json.dumps(kwargs)), **changes})
 
 
-async def events_of(trigger: VideoTaskTrigger) -> list[dict[str, Any]]:
+async def events_of(trigger: BaseTrigger) -> list[dict[str, Any]]:
     return [event.payload async for event in trigger.run()]
 
 
-def run(trigger: VideoTaskTrigger) -> dict[str, Any]:
+def run(trigger: BaseTrigger) -> dict[str, Any]:
     """Run a trigger to its one event, which must be plain JSON."""
     events = asyncio.run(events_of(restarted(trigger)))
     assert len(events) == 1
@@ -289,14 +332,14 @@ def states(dag_run: Any) -> dict[str, str]:
     }
 
 
-def film(prompt: str = "a fox in the snow", **changes: Any) -> VideoGenerateOperator:
+def film(prompt: str | None = "a fox in the snow", **changes: Any) -> VideoGenerateOperator:
     """The operator as a Dag file makes it; a new one is what every attempt gets."""
     return VideoGenerateOperator(
         **{"task_id": "film", "prompt": prompt, "model": MODEL, "deferrable": True, **changes}
     )
 
 
-def finish(prompt: str = "a fox in the snow", context: Any = None, **changes: Any) -> Any:
+def finish(prompt: str | None = "a fox in the snow", context: Any = None, **changes: Any) -> Any:
     """One attempt to its end: submit, wait in the trigger, come back in a fresh instance."""
     context = context or context_of()
     try:
@@ -306,7 +349,7 @@ def finish(prompt: str = "a fox in the snow", context: Any = None, **changes: An
         return getattr(resumed, waiting.method_name)(context, event=run(waiting.trigger))
 
 
-def refused(prompt: str = "a fox in the snow", **changes: Any) -> AirflowException:
+def refused(prompt: str | None = "a fox in the snow", **changes: Any) -> AirflowException:
     """The error of an attempt, as the person on call reads it."""
     with pytest.raises(AirflowException) as caught:
         finish(prompt, **changes)
@@ -330,16 +373,16 @@ class Memory:
     def arguments(self) -> dict[str, Any]:
         return {"ledger_path": self.path, "on_clear": self.keep}
 
-    def attempt(self, prompt: str = "a fox in the snow", **changes: Any) -> Any:
+    def attempt(self, prompt: str | None = "a fox in the snow", **changes: Any) -> Any:
         """One attempt to its end."""
         return finish(prompt, context_of(self.ti, self.store), **{**self.arguments, **changes})
 
-    def submit(self, prompt: str = "a fox in the snow", **changes: Any) -> TaskDeferred:
+    def submit(self, prompt: str | None = "a fox in the snow", **changes: Any) -> TaskDeferred:
         """One attempt up to its deferral."""
         operator = film(prompt, **{**self.arguments, **changes})
         return deferred(operator.execute, context_of(self.ti, self.store))
 
-    def refused(self, prompt: str = "a fox in the snow", **changes: Any) -> AirflowException:
+    def refused(self, prompt: str | None = "a fox in the snow", **changes: Any) -> AirflowException:
         context = context_of(self.ti, self.store)
         return refused(prompt, context=context, **{**self.arguments, **changes})
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_video_provider.costs import report_end
-from airflow_video_provider.gateway.watch import Done, End
+from airflow_video_provider.gateway.verdict import Done, End
 from airflow_video_provider.sensors.video import VideoTaskSensor
 from tests.airflow.support import Gateway, Memory, StateStore, context_of, film
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from airflow_video_provider.ledger.variables import task_instance_of
 from scripts.deployment import DagRun
 from scripts.local_airflow import LocalAirflow
 from scripts.services import Sandbox
@@ -24,7 +25,9 @@ class Row:
     :param paid: how many generations of the prompt are paid for in the end.
     :param ends: the task's state in the end.
     :param says: what stands in its log.
-    :param fault: the sandbox's, in the prompt.
+    :param fault: the sandbox's, in the prompt; in a list in the second one.
+    :param items: how many prompts a list has; 0 for a single prompt.
+    :param parallel: how many create calls of a list are under way at a time.
     """
 
     blow: str
@@ -35,11 +38,14 @@ class Row:
     fault: str = ""
     deferrable: bool = True
     slow: bool = False
+    items: int = 0
+    parallel: int = 1
 
     @property
     def name(self) -> str:
         fault = f" {self.fault}" if self.fault else ""
-        return f"{self.blow} {self.point}{'' if self.deferrable else ' (blocking)'}{fault}".strip()
+        of_list = f" of {self.items}" if self.items else ""
+        return f"{self.blow} {self.point}{of_list}{'' if self.deferrable else ' (blocking)'}{fault}".strip()
 
 
 REATTACHES = ("re-attaching to video", "nothing is paid")
@@ -85,6 +91,20 @@ ROWS = [
     Row(
         "fail", "the memory, after", 1, "failed", ("is paid for, but its id could not be stored",), slow=True
     ),
+    Row("kill", "in the create", 3, "failed", DOUBTS, HANGS, items=3, parallel=4),
+    Row("kill", "after the intent", 2, "failed", (*DOUBTS, "1 of 3 videos failed"), items=3, slow=True),
+    Row("kill", "after the reply", 3, "failed", (*DOUBTS, "1 of 3 videos failed"), items=3, slow=True),
+    Row("kill", "after the record", 3, "success", REATTACHES, items=3, slow=True),
+    Row("kill", "before the list's deferral", 3, "success", REATTACHES, items=3, parallel=4, slow=True),
+    Row("kill", "in the blocking wait", 3, "success", REATTACHES, deferrable=False, items=3, slow=True),
+    Row("kill", "in execute_complete", 3, "success", REATTACHES, items=3, parallel=4, slow=True),
+    Row("kill", "at the end of execute_complete", 3, "success", REATTACHES, items=3, slow=True),
+    Row("timeout", "after the reply", 3, "success", REATTACHES, items=3, parallel=2, slow=True),
+    Row("timeout", "after the record", 3, "success", REATTACHES, items=3, parallel=2, slow=True),
+    Row("fail", "the XCom", 3, "success", REATTACHES, items=3, slow=True),
+    Row(
+        "", "", 3, "failed", ("the create call broke off", *DOUBTS), "[create-drop-paid]", items=3, slow=True
+    ),
     Row("", "", 1, "failed", ("the create call broke off", *DOUBTS), "[create-drop-paid]", slow=True),
     Row("", "", 0, "failed", ("the create call broke off", *DOUBTS), "[create-drop]", slow=True),
 ]
@@ -94,7 +114,7 @@ def run_rows(airflow: LocalAirflow, sandbox: Sandbox, rows: list[Row], **more: A
     """One Dag run of all rows, in their order."""
     conf = [
         {
-            "prompt": prompt_of(row, more.get("ledger_path")), "blow": row.blow, "point": row.point,
+            **prompts_of(row, more.get("ledger_path")), "blow": row.blow, "point": row.point,
             "deferrable": row.deferrable, "sandbox": sandbox.url, **more,
         }
         for row in rows
@@ -102,16 +122,25 @@ def run_rows(airflow: LocalAirflow, sandbox: Sandbox, rows: list[Row], **more: A
     return airflow.run("crash_points", {"rows": conf}, timeout=900)
 
 
-def prompt_of(row: Row, memory: str | None) -> str:
-    return f"{row.name}{' on S3' if memory else ''}"
+def prompts_of(row: Row, memory: str | None) -> dict[str, Any]:
+    """The row's prompt or prompts, as arguments."""
+    prompt = f"{row.name}{' on S3' if memory else ''}"
+    if not row.items:
+        return {"prompt": prompt}
+    # Only the second has the row's fault.
+    names = [f"{number}: {prompt}" for number in range(row.items)]
+    prompts = [name if number == 1 else name.replace("[", "(") for number, name in enumerate(names)]
+    return {"prompts": prompts, "parallel": row.parallel}
 
 
 def check(airflow: LocalAirflow, sandbox: Sandbox, run: DagRun, index: int, row: Row, memory: Any) -> None:
     film = run.task("film", index)
     log = airflow.task_log(film)
-    prompt = prompt_of(row, memory)
-    paid = [payment["video_id"] for payment in sandbox.payments() if payment["prompt"] == prompt]
-    assert len(paid) == row.paid, log
+    arguments = prompts_of(row, memory)
+    prompts = arguments.get("prompts", [arguments.get("prompt")])
+    payments = [payment for payment in sandbox.payments() if payment["prompt"] in prompts]
+    paid = [payment["video_id"] for payment in payments]
+    assert len(paid) == len({payment["prompt"] for payment in payments}) == row.paid, log
     # 2.11: a "zombie" callback that its Dag processor runs late fails the next attempt, or undoes a success.
     if airflow.version < (3,) and ("externally set to" in log or log.count("Marking task as SUCCESS") > 1):
         return
@@ -119,7 +148,9 @@ def check(airflow: LocalAirflow, sandbox: Sandbox, run: DagRun, index: int, row:
     assert not [words for words in row.says if words not in log], log
     if row.ends == "success":
         result = airflow.xcom(run.dag_id, run.run_id, "film", map_index=index)
-        assert [result["video_id"]] == paid
+        videos = result if row.items else [result]
+        assert {video["video_id"] for video in videos} == set(paid)
+        assert [video["prompt"] for video in videos] == prompts
 
 
 QUICK = [row for row in ROWS if not row.slow]
@@ -143,6 +174,7 @@ def test_a_variable_is_left_of_a_task_that_failed_only(real_airflow: LocalAirflo
     left = real_airflow.variables("airflow_video_provider.")
     films = [task for task in quick.tasks if task.task_id == "film"]
     kept = [task for task in films if task.state == "failed" or real_airflow.version < (3,)]
+    left = sorted({task_instance_of(name) for name in left})  # a list has several
     assert len(left) == (0 if real_airflow.version >= (3, 3) else len(kept)), left
 
 

@@ -7,18 +7,29 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import av
 import pytest
 from airflow.exceptions import AirflowException
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset
 
 from airflow_video_provider.exceptions import VideoDownloadFailed, VideoGatewayUnreachable, VideoNotReady
 from airflow_video_provider.operators.video import VideoDownloadOperator
 from scripts.services import S3Server, free_port
-from tests.airflow.support import MODEL, Clock, Gateway, TaskInstance, ask, context_of, dag_file, states
+from tests.airflow.support import (
+    MODEL,
+    Clock,
+    Gateway,
+    TaskInstance,
+    ask,
+    context_of,
+    dag_file,
+    finish,
+    states,
+)
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -35,7 +46,7 @@ def frames(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def download(video: Any, destination: str, **changes: Any) -> dict[str, Any]:
+def download(video: Any, destination: str, **changes: Any) -> Any:
     operator = VideoDownloadOperator(
         **{"task_id": "land", "video": video, "destination": destination, **changes}
     )
@@ -285,11 +296,10 @@ class TestAURLThatLeadsNowhere:
         assert any("Fetching it by the gateway's own route" in line for line in logged)
 
     def test_a_url_where_nobody_listens_is_replaced_by_the_gateways_own_route(
-        self, finished: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, finished: Callable[..., str], folder: Path
     ) -> None:
-        url = f"http://127.0.0.1:{free_port()}/v1/videos/x.mp4"
-        monkeypatch.setattr(VideoDownloadOperator, "_url", lambda *_: url)
-        download(finished(), f"{folder.as_uri()}/", **AT_ONCE)
+        video = {"video_id": finished(), "video_url": f"http://127.0.0.1:{free_port()}/v1/videos/x.mp4"}
+        download(video, f"{folder.as_uri()}/", **AT_ONCE)
         assert frames(*files(folder)) > 1
 
     def test_a_url_that_wants_the_key_at_another_name_is_replaced_by_the_gateways_own_route(
@@ -509,7 +519,7 @@ from airflow_video_provider.operators.video import VideoDownloadOperator, VideoG
 
 with DAG("landed", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
     films = VideoGenerateOperator.partial(
-        task_id="film", model="veo3.1-fast", poll_interval=1, timeout=60, deferrable=True
+        task_id="film", model="veo3.1-fast", poll_interval=1, schedule="fixed", timeout=60, deferrable=True
     ).expand(prompt=["a fox [time=1]", "a heron [time=1]"])
     VideoDownloadOperator.partial(
         task_id="land", destination="{destination}{{{{ params.folder }}}}/"
@@ -592,6 +602,217 @@ class TestAList:
         )
         with pytest.raises(AirflowFailException, match="one name for 2 videos"):
             operator.execute(context_of())
+
+
+class Events:
+    """Airflow's outlet events, with one event for whatever asset: not every version's can be hashed."""
+
+    def __init__(self, event: SimpleNamespace) -> None:
+        self.event = event
+
+    def __getitem__(self, asset: Asset) -> SimpleNamespace:
+        return self.event
+
+
+class TestEveryVideoOfATask:
+    @pytest.fixture
+    def several(self, finished: Callable[..., str]) -> Callable[..., str]:
+        """The id of a task that made three videos."""
+        return lambda prompt="a fox", **how: finished(f"{prompt} [videos=3]", **how)
+
+    def names(self, folder: Path) -> list[str]:
+        return [path.name.rpartition("-")[2] for path in files(folder)]
+
+    @pytest.mark.parametrize("dialect", ["unified", "openai", "newapi"])
+    @pytest.mark.parametrize("model", [MODEL, "grok-video-3", SIGNED])
+    def test_lands_under_its_number_and_is_reported_in_order(
+        self,
+        connect: Callable[..., str],
+        gateway: Gateway,
+        several: Callable[..., str],
+        folder: Path,
+        dialect: str,
+        model: str,
+    ) -> None:
+        connect(extra={"dialect": dialect})
+        video_id = several(model=model)
+        result = download(video_id, f"{folder.as_uri()}/", all_videos=True)
+        assert self.names(folder) == ["1.mp4", "2.mp4", "3.mp4"]
+        assert [landed["uri"].rpartition("-")[2] for landed in result] == self.names(folder)
+        assert [landed["sha256"] for landed in result] == [
+            hashlib.sha256(path.read_bytes()).hexdigest() for path in files(folder)
+        ]
+        assert len({landed["sha256"] for landed in result}) == 3
+        assert {landed["video_id"] for landed in result} == {video_id}
+        assert all(frames(path) > 1 for path in files(folder))
+        assert gateway.leaks == []
+
+    def test_is_fetched_by_the_urls_that_the_xcom_has(
+        self, connection: str, gateway: Gateway, clock: Clock, folder: Path
+    ) -> None:
+        task = finish("a fox [videos=2]")
+        assert len(task["video_urls"]) == 2
+        asked = len(gateway.requests())
+        download(task, f"{folder.as_uri()}/", all_videos=True)
+        assert self.names(folder) == ["1.mp4", "2.mp4"]
+        assert all("/cdn/" in request["path"] for request in gateway.requests()[asked:])
+
+    def test_whose_urls_are_signed_is_asked_for_in_one_query(
+        self, connection: str, gateway: Gateway, clock: Clock, folder: Path
+    ) -> None:
+        task = finish("a fox [videos=3]", model=SIGNED)
+        assert task["video_urls"] == []
+        asked = len(gateway.requests())
+        result = download(task, f"{folder.as_uri()}/", all_videos=True)
+        assert len(result) == 3
+        assert sum("/query" in request["path"] for request in gateway.requests()[asked:]) == 1
+        assert "Signature" not in json.dumps(result)
+
+    def test_whose_url_expired_gets_its_own_fresh_one(
+        self, gateway: Gateway, several: Callable[..., str], told: Callable[..., Any], folder: Path
+    ) -> None:
+        video_id = several("a fox [url-expires=5]")
+        video = {"video_id": video_id, "video_urls": told(video_id)["video_urls"]}
+        gateway.advance(10)
+        result = download(video, f"{folder.as_uri()}/", all_videos=True)
+        assert self.names(folder) == ["1.mp4", "2.mp4", "3.mp4"]
+        again = download(video_id, f"{folder.as_uri()}/again/", all_videos=True)
+        assert [landed["sha256"] for landed in again] == [landed["sha256"] for landed in result]
+
+    @pytest.mark.parametrize("fault", ["", "[url-lost]"])
+    def test_has_its_number_also_where_it_is_the_only_one(
+        self, finished: Callable[..., str], clock: Clock, folder: Path, fault: str
+    ) -> None:
+        (landed,) = download(finished(f"a fox {fault}"), f"{folder.as_uri()}/", all_videos=True)
+        assert self.names(folder) == ["1.mp4"]
+        assert landed["uri"].endswith("-1.mp4")
+
+    def test_takes_its_number_into_an_exact_name_and_a_template_of_ones_own(
+        self, several: Callable[..., str], folder: Path
+    ) -> None:
+        video_id = several()
+        download(video_id, f"{folder.as_uri()}/v1.5/film.mp4", all_videos=True)
+        assert [path.name for path in files(folder)] == ["film-1.mp4", "film-2.mp4", "film-3.mp4"]
+        assert all(frames(path) > 1 for path in files(folder))
+        download(video_id, f"{folder.as_uri()}/own/", all_videos=True, file_name="fox.{ext}")
+        assert [path.name for path in files(folder / "own")] == ["fox-1.mp4", "fox-2.mp4", "fox-3.mp4"]
+
+    def test_lands_in_a_bucket(
+        self, several: Callable[..., str], store_connection: str, s3_server: S3Server, tmp_path: Path
+    ) -> None:
+        video_id, prefix = several(model=SIGNED), f"{tmp_path.name}/several"
+        for destination in (f"s3://store@videos/{prefix}/", f"s3://store@videos/{prefix}/exact/film.mp4"):
+            result = download(video_id, destination, all_videos=True)
+            keys = [landed["uri"].partition("videos/")[2] for landed in result]
+            assert [key.rpartition("-")[2] for key in keys] == ["1.mp4", "2.mp4", "3.mp4"]
+            assert all(frames(s3_server.root / "videos" / key) > 1 for key in keys)
+            again = download(video_id, destination, all_videos=True)
+            assert [landed["skipped"] for landed in again] == [True, True, True]
+
+    def test_that_fails_is_named_and_the_others_stay_and_are_skipped_by_a_retry(
+        self, gateway: Gateway, several: Callable[..., str], folder: Path
+    ) -> None:
+        video_id = several("a fox [not-a-video=1]")
+        error = refused(video_id, f"{folder.as_uri()}/", all_videos=True, parallel=1)
+        assert type(error) is VideoDownloadFailed
+        assert "1 of 3 videos did not land. video 1 of 3 of task " in str(error)
+        assert "video 2 of 3" not in str(error)
+        assert str(error).count("The gateway still lists the video") == 1
+        assert "A retry fetches only what is missing and costs nothing" in str(error)
+        assert self.names(folder) == ["2.mp4", "3.mp4"]
+        assert all(frames(path) > 1 for path in files(folder))
+        written = [path.stat().st_mtime_ns for path in files(folder)]
+        again = download(video_id, f"{folder.as_uri()}/", all_videos=True)
+        assert [landed["skipped"] for landed in again] == [False, True, True]
+        assert [path.stat().st_mtime_ns for path in files(folder)][1:] == written
+        assert gateway.paid == 1, "what the test itself submitted"
+
+    def test_whose_name_another_file_has_fails_alone_and_for_good(
+        self, several: Callable[..., str], folder: Path
+    ) -> None:
+        folder.mkdir()
+        (folder / "film-2.mp4").write_bytes(b"something else")
+        error = refused(several(), f"{folder.as_uri()}/film.mp4", all_videos=True)
+        assert type(error) is AirflowFailException
+        assert "video 2 of 3" in str(error)
+        assert "exists already" in str(error)
+        assert (folder / "film-2.mp4").read_bytes() == b"something else"
+        assert frames(folder / "film-1.mp4") > 1
+        assert frames(folder / "film-3.mp4") > 1
+
+    def test_is_told_to_outlets_and_openlineage(self, several: Callable[..., str], folder: Path) -> None:
+        operator = VideoDownloadOperator(
+            task_id="land",
+            video=several(),
+            destination=f"{folder.as_uri()}/",
+            all_videos=True,
+            outlets=[Asset("file:///videos")],
+        )
+        event = SimpleNamespace(extra={})
+        result = operator.execute({**context_of(), "outlet_events": Events(event)})
+        assert event.extra == {"files": result}
+        lineage = operator.get_openlineage_facets_on_complete(None)
+        assert (len(lineage.inputs), len(lineage.outputs)) == (1, 3)
+
+    @pytest.mark.parametrize(("videos", "lands"), [(1, True), (2, False)])
+    def test_is_fetched_by_the_gateways_own_route_only_where_it_can_be_no_other(
+        self,
+        connect: Callable[..., str],
+        finished: Callable[..., str],
+        folder: Path,
+        videos: int,
+        lands: bool,
+    ) -> None:
+        connect(extra={"allowed_hosts": ["10.1.2.3"]})
+        video_id = finished(f"a fox [videos={videos}]")
+        if lands:
+            download(video_id, f"{folder.as_uri()}/", all_videos=True)
+        else:
+            assert "2 of 2 videos did not land" in str(
+                refused(video_id, f"{folder.as_uri()}/", all_videos=True)
+            )
+        assert len(files(folder)) == (1 if lands else 0)
+
+    def test_of_a_task_that_is_not_finished_says_what_to_wait_with(
+        self, gateway: Gateway, folder: Path
+    ) -> None:
+        error = refused(gateway.submit("a fox [videos=3]"), f"{folder.as_uri()}/", all_videos=True)
+        assert type(error) is VideoNotReady
+        assert files(folder) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"videos": ["a"], "video": None}, "videos: cannot be combined with all_videos"),
+            ({"quality": "original"}, "quality: cannot be combined with all_videos"),
+            ({"if_exists": "fail"}, "if_exists: cannot be combined with all_videos"),
+            ({"options": {"if_exists": "fail"}}, "if_exists: cannot be combined with all_videos"),
+            ({"fail_if": "all"}, "fail_if: cannot be combined with all_videos"),
+        ],
+    )
+    def test_is_refused_beside_what_contradicts_it_while_the_dag_is_parsed(
+        self, changes: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(ValueError, match=words):
+            VideoDownloadOperator(
+                **{
+                    "task_id": "land",
+                    "video": "a",
+                    "destination": "file:///x/",
+                    "all_videos": True,
+                    **changes,
+                }
+            )
+
+    def test_is_refused_a_bucket_for_a_name_before_anything_is_fetched(
+        self, gateway: Gateway, several: Callable[..., str], store_connection: str
+    ) -> None:
+        video_id = several()
+        asked = len(gateway.requests())
+        error = refused(video_id, "s3://store@videos", all_videos=True)
+        assert type(error) is AirflowFailException
+        assert "destination: s3://store@videos has no file's name" in str(error)
+        assert len(gateway.requests()) == asked
 
 
 class TestQuality:

@@ -15,7 +15,7 @@ from airflow_video_provider.exceptions import VideoTaskFailed
 from airflow_video_provider.hooks.video import VideoHook
 from airflow_video_provider.ledger import Attempt, ledger_for
 from airflow_video_provider.operators.video import VideoGenerateOperator
-from airflow_video_provider.triggers import video as triggers
+from airflow_video_provider.triggers import kills
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from tests.airflow.support import Gateway, Memory, StateStore, context_of, film
 
@@ -191,7 +191,7 @@ class TestATriggerThatWaits:
                     await asyncio.sleep(0)
                     call.cancel()
                 await asyncio.gather(call, return_exceptions=True)
-                await asyncio.gather(*triggers._at_work)
+                await asyncio.gather(*kills._at_work)
 
             asyncio.run(as_airflow_does())
             return cancelled(gateway)

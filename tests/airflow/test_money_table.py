@@ -15,10 +15,12 @@ from airflow import __version__
 from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
+from airflow_video_provider.exceptions import VideoSubmitFailed
 from airflow_video_provider.gateway.client import Gateway as Client
 from airflow_video_provider.hooks.video import VideoHook
 from airflow_video_provider.ledger import State, StateStoreLedger, Submission
 from airflow_video_provider.paying import _Payment
+from airflow_video_provider.submitting_many import ManySubmitter
 from tests.airflow.support import (
     Clock,
     Gateway,
@@ -65,7 +67,7 @@ class World:
         with patch.object(owner, name, call), suppress(Killed, AirflowException):
             self.memory.attempt()
 
-    def then(self, prompt: str = "a fox in the snow", **arguments: Any) -> str:
+    def then(self, prompt: str | None = "a fox in the snow", **arguments: Any) -> str:
         """What the next attempt does, in one word of the table."""
         before = self.gateway.paid
         try:
@@ -75,17 +77,17 @@ class World:
             return "submits" if self.gateway.paid > before else "stops" if said else "nothing"
         return "submits" if self.gateway.paid > before else "re-attaches"
 
-    def retry(self, prompt: str = "a fox in the snow", **arguments: Any) -> str:
+    def retry(self, prompt: str | None = "a fox in the snow", **arguments: Any) -> str:
         self.memory.retry()
         return self.then(prompt, **arguments)
 
-    def clear(self, prompt: str = "a fox in the snow", **arguments: Any) -> str:
+    def clear(self, prompt: str | None = "a fox in the snow", **arguments: Any) -> str:
         self.memory.clear()
         return self.then(prompt, **arguments)
 
-    def at_once(self, prompt: str) -> str:
+    def at_once(self, prompt: str | None, **arguments: Any) -> str:
         """It fails for good, so that Airflow begins no next attempt."""
-        assert isinstance(self.memory.refused(prompt), AirflowFailException)
+        assert isinstance(self.memory.refused(prompt, **arguments), AirflowFailException)
         return "stops"
 
 
@@ -254,6 +256,77 @@ def _lost_and_cleared(world: World, *, found: bool) -> str:
     return world.clear()
 
 
+# -- lists ---------------------------------------------------------------------------------------------------
+
+THREE = ["a fox", "a heron", "an owl"]
+
+
+def _list(*prompts: str, **more: Any) -> dict[str, Any]:
+    """Arguments of a list that waits in the worker and submits one after the other."""
+    return {"prompts": list(prompts or THREE), "deferrable": False, "parallel": 1, **more}
+
+
+def _list_dies(world: World, at: int, *, after: bool = False) -> str:
+    real, calls = Client.submit, iter(range(1, 10))
+
+    def submit(*args: Any) -> Any:
+        if next(calls) != at:
+            return real(*args)
+        if after:
+            real(*args)
+        raise Killed
+
+    with patch.object(Client, "submit", submit), suppress(Killed):
+        world.memory.attempt(None, **_list())
+    return world.retry(None, **_list())
+
+
+def _list_dies_in_the_wait(world: World) -> str:
+    with patch.object(VideoHook, "ask", side_effect=Killed), suppress(Killed):
+        world.memory.attempt(None, **_list())
+    return world.retry(None, **_list())
+
+
+def _list_struck(world: World) -> str:
+    class Timeout(BaseException):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Timeout
+
+    def struck(self: Any, place: Any) -> Any:
+        settled = real(self, place)
+        signal.raise_signal(signal.SIGALRM)
+        self._end(VideoSubmitFailed("as the main thread does when it looks"))
+        return settled
+
+    real = ManySubmitter._settle
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with patch.object(ManySubmitter, "_settle", struck), suppress(Timeout):
+            world.memory.attempt(None, **_list())
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert world.gateway.paid == 1
+    return world.retry(None, **_list())
+
+
+def _list_in_part(world: World, *prompts: str, **more: Any) -> str:
+    assert world.then(None, **_list(*prompts, **more)) == "submits"
+    return world.retry(None, **_list(*prompts, **more))
+
+
+def _list_budget(world: World) -> str:
+    doomed = _list(*(f"{prompt} [fail]" for prompt in THREE), max_total_generations=3)
+    world.then(None, **doomed)
+    return world.retry(None, **doomed)
+
+
+def _list_then(world: World, *prompts: str, cleared: bool = False) -> str:
+    world.memory.attempt(None, **_list())
+    return (world.clear if cleared else world.retry)(None, **_list(*prompts))
+
+
 SCENARIOS: dict[str, Callable[[World], str]] = {
     "the worker died before the intent was stored": _dies(StateStoreLedger, "update"),
     "the worker died after the intent, before the create call": _dies(Client, "submit"),
@@ -303,6 +376,37 @@ SCENARIOS: dict[str, Callable[[World], str]] = {
         _made_again
     ),
     'an outcome in doubt, with `on_unknown_submission="resubmit"`': _resubmitted,
+    "the worker died before the second create call": lambda world: _list_dies(world, 2),
+    "the worker died while the second create call ran": lambda world: _list_dies(world, 2, after=True),
+    "the worker died in the wait": _list_dies_in_the_wait,
+    "`execution_timeout` struck in the first create call": _list_struck,
+    "the second create call broke off": lambda world: _list_in_part(
+        world, THREE[0], "a heron [create-drop-paid]", THREE[2]
+    ),
+    "the second was refused by moderation": lambda world: world.at_once(
+        None, **_list(THREE[0], "a heron [moderation]", THREE[2])
+    ),
+    "the rate limit was met at the second": lambda world: _list_in_part(
+        world, THREE[0], f"a heron {id(world)} [rate-limit=4]", THREE[2]
+    ),
+    "bad key, no balance": lambda world: world.at_once(None, **_list("a fox [quota]", *THREE[1:])),
+    "an argument of one item is wrong": lambda world: world.at_once(
+        None, **_list(prompts=[*THREE[:2], {"prompt": THREE[2], "seconds": -1}])
+    ),
+    "the generation of the second failed": lambda world: _list_in_part(
+        world, THREE[0], "a heron [fail]", THREE[2]
+    ),
+    "all failed, with `max_total_generations=3`": _list_budget,
+    "the list is in another order on the retry, with a fourth item": lambda world: _list_then(
+        world, "a lynx", *reversed(THREE)
+    ),
+    "templates render to other prompts on the retry of a list": lambda world: _list_then(
+        world, *(f"{prompt} on try 2" for prompt in THREE)
+    ),
+    "Clear, same requests": lambda world: _list_then(world, cleared=True),
+    "Clear with another request for the second": lambda world: _list_then(
+        world, THREE[0], "a lynx", THREE[2], cleared=True
+    ),
 }
 
 ROWS = {row["happened"]: (row["then"], int(row["paid"])) for row in ROW.finditer(PAGE.read_text("utf-8"))}

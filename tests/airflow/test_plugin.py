@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from airflow import __version__ as airflow_version
 
+from airflow_video_provider.decorators.video import _VideoDecoratedOperator
 from airflow_video_provider.operators import video as operators
 from airflow_video_provider.plugin.links import OPERATORS, GatewayLink, VideoLink
 from airflow_video_provider.plugin.plugin import VideoPlugin
@@ -40,7 +41,7 @@ class TestLoading:
         assert found.load() is VideoPlugin
 
     def test_its_links_name_classes_that_there_are(self) -> None:
-        classes = (operators.VideoGenerateOperator, operators.VideoDownloadOperator, VideoTaskSensor)
+        classes = (operators.VideoGenerateOperator, operators.VideoDownloadOperator, VideoTaskSensor, _VideoDecoratedOperator)
         assert [(cls.__name__, cls.__module__) for cls in classes] == [
             (named.__name__, named.__module__) for named in OPERATORS
         ]

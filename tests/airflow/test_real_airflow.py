@@ -190,6 +190,65 @@ def test_a_person_who_kills_a_task_cancels_its_video_and_one_who_clears_it_does_
     wait_until(lambda: set(asked("DELETE")) == names, timeout=120, what="third cancelled video")
 
 
+@pytest.mark.slow
+def test_a_list_of_videos_is_one_task_instance_one_small_trigger_and_one_xcom(
+    real_airflow: LocalAirflow, sandbox: Sandbox
+) -> None:
+    ids = [submit(sandbox, f"wren {number} [time=12]") for number in range(50)]
+    doomed = [*ids[:2], submit(sandbox, "a wren [fail]")]
+    dag_id = "many_videos"
+    run_id = real_airflow.trigger(dag_id, {"video_ids": ids, "doomed": doomed})
+    task = real_airflow.wait_for_state(dag_id, run_id, "deferred", "deferred")
+    (row,) = [trigger for trigger in real_airflow.triggers() if trigger.id == task.trigger_id]
+    assert row.classpath.endswith("VideoTaskListTrigger")
+    assert len(json.dumps(row.kwargs)) < 1000
+    run = real_airflow.wait(dag_id, run_id)
+    ended = {task.task_id: task.state for task in run.tasks}
+    good = ["deferred", "poked", "rescheduled"]
+    assert ended == {**dict.fromkeys(good, "success"), "with_a_failure": "failed"}, [
+        real_airflow.task_log(task) for task in run.tasks if task.task_id in good
+    ]
+    for name in good:
+        told = real_airflow.xcom(dag_id, run_id, name)
+        assert [(video["video_id"], video["state"]) for video in told] == [(id_, "succeeded") for id_ in ids]
+    told = real_airflow.xcom(dag_id, run_id, "with_a_failure")
+    assert [video["end"] for video in told] == ["succeeded", "succeeded", "failed"]
+    log = real_airflow.task_log(run.task("deferred"))
+    assert [log.count(f"video {video_id} is ready") for video_id in ids] == [1] * 50
+    assert "50 videos: 50 succeeded" in log
+    assert len(log) < 60_000, "the event is not in it"
+
+
+@pytest.mark.slow
+def test_a_wait_begins_in_the_triggerer_where_airflow_can_do_that(
+    real_airflow: LocalAirflow, sandbox: Sandbox
+) -> None:
+    dag_id, can = "begun_in_the_triggerer", real_airflow.version >= (3, 3)
+    video_id = submit(sandbox, "a vole [time=900]")
+    run_id = real_airflow.trigger(dag_id, {"video_id": video_id})
+    task = real_airflow.wait_for_state(dag_id, run_id, "template", "deferred")
+    (row,) = [trigger for trigger in real_airflow.triggers() if trigger.id == task.trigger_id]
+    assert row.classpath.endswith(".TemplatedVideoTaskTrigger" if can else ".VideoTaskTrigger")
+    if can:
+        (process,) = real_airflow.query(
+            "SELECT pid FROM task_instance WHERE id = ?", str(task.ti_id).replace("-", "")
+        )
+        assert process["pid"] is None, "no worker has begun it"
+    real_airflow.wait_for_state(dag_id, run_id, "late", "failed")
+    httpx.post(f"{sandbox.url}/sandbox/clock", json={"advance": 900}).raise_for_status()
+    run = real_airflow.wait(dag_id, run_id)
+    logs = {task.task_id: real_airflow.task_log(task) for task in run.tasks}
+    good = ["template", "xcom", "film", "mapped"]
+    assert {task.task_id: task.state for task in run.tasks if task.task_id in good} == dict.fromkeys(
+        good, "success"
+    ), logs
+    assert real_airflow.xcom(dag_id, run_id, "template")["video_id"] == video_id
+    assert real_airflow.xcom(dag_id, run_id, "xcom")["state"] == "succeeded"
+    by_worker = {name for name, log in logs.items() if "the wait begins in a worker: " in log}
+    assert by_worker == ({"xcom", "mapped"} if can else {"template", "xcom", "mapped", "late"})
+    assert "was not finished at the deadline" in logs["late"]
+
+
 FAILURES = {
     "bad_key": "the gateway does not accept the API key",
     "no_balance": "no balance left",

@@ -393,9 +393,13 @@ class TestCredentials:
 
 
 class TestJsonAnswers:
-    def test_a_link_in_json_is_followed_once(self, store: Store) -> None:
+    @pytest.mark.parametrize("place", ["data.url", "output.video_url", "data.data.task_result.videos.0.url"])
+    def test_a_link_in_json_is_followed_once(self, store: Store, place: str) -> None:
         with Misbehaving(CLIP) as cdn:
-            body = json.dumps({"data": {"url": cdn.url}}).encode()
+            link: Any = cdn.url
+            for step in reversed(place.split(".")):
+                link = [link] if step.isdigit() else {step: link}
+            body = json.dumps(link).encode()
             with Misbehaving(CLIP, forever=answer(200, body, Content_Type="application/json")) as gateway:
                 landed = land(f"{gateway.base}/content", store, headers={"Authorization": "Bearer k"})
         assert landed.sha256 == digest(CLIP)

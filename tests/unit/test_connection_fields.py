@@ -1,4 +1,4 @@
-"""One table of settings: the extra that is read, the form, README and the clients agree."""
+"""One table of settings: the extra that is read, the form, the document and the clients agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_video_provider.gateway import GatewaySettings
 from airflow_video_provider.gateway.dialect import Encoding
 from airflow_video_provider.gateway.dialects import known_dialects
 
-README = Path(__file__).parents[2] / "README.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "connection.md"
 FIELDS = {field.name: field for field in CONNECTION_FIELDS}
 
 
@@ -21,9 +21,9 @@ def test_the_clients_settings_are_the_connections() -> None:
     assert {name for name, field in FIELDS.items() if field.of_gateway} == settings - beside_the_extra
 
 
-def test_readme_lists_them_in_these_words() -> None:
+def test_the_document_lists_them_in_these_words() -> None:
     listed = [
-        line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| extra `")
+        line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| extra `")
     ]
     assert listed == [f"| extra `{field.name}` | {field.meaning} |" for field in CONNECTION_FIELDS]
 

@@ -99,6 +99,7 @@ async function refresh(page) {
         page.replaceWith(found);
         localTimes();
         watchPlayer();
+        observePictures(found);
         page = found;
       }
     } catch { /* the api-server is away; it may come back */ }
@@ -185,9 +186,9 @@ const atTheEnd = new IntersectionObserver(async (entries) => {
     const reply = await fetch(target.href);
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const grid = document.getElementById("grid");
-    const known = new Set([...grid.children].map((card) => card.getAttribute("href")));
+    const known = new Set([...grid.children].map((card) => card.dataset.name));
     // What landed since moves the pages on: a card may come twice.
-    grid.append(...[...page.querySelectorAll("#grid > .card")].filter((card) => !known.has(card.getAttribute("href"))));
+    grid.append(...[...page.querySelectorAll("#grid > .card")].filter((card) => !known.has(card.dataset.name)));
     observePictures(document);
     localTimes();
     const next = page.getElementById("more");

@@ -46,6 +46,11 @@ POINTS = {
         "_defer",
         "before",
     ),
+    "before the list's deferral": (
+        "airflow_video_provider.operators.generate_many.VideoList",
+        "_defer",
+        "before",
+    ),
     "in the blocking wait": ("airflow_video_provider.hooks.video.VideoHook", "ask", "after"),
     "in execute_complete": (
         "airflow_video_provider.operators.generate.VideoGenerateOperator",
@@ -138,7 +143,7 @@ class StruckOperator(VideoGenerateOperator):
         while True:
             with urllib.request.urlopen(f"{self.sandbox}/sandbox/payments", timeout=10) as reply:  # noqa: S310
                 paid = {payment["prompt"] for payment in json.load(reply)["payments"]}
-            if self.prompt in paid:
+            if paid.issuperset(self.prompts or [self.prompt]):
                 BLOWS[self.blow]()
             time.sleep(0.2)
 
@@ -153,6 +158,7 @@ def crash_points() -> None:
         task_id="film",
         model="sora-2",
         poll_interval=1,
+        schedule="fixed",
         retries=2,
         retry_delay=timedelta(seconds=1),
         execution_timeout=timedelta(minutes=10),

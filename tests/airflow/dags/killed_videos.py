@@ -17,6 +17,7 @@ def killed_videos() -> None:
             video_conn_id="video_openai",
             deferrable=deferrable,
             poll_interval=1,
+            schedule="fixed",
             cancel_on_kill=True,
         )
 

@@ -10,7 +10,7 @@ from airflow_video_provider.operators.video import VideoDownloadOperator, VideoG
 @dag(schedule=None, catchup=False, params={"destination": Param("", type="string")})
 def outlets() -> None:
     generate = VideoGenerateOperator.partial(
-        task_id="generate", model="grok-video-3", deferrable=True, poll_interval=2
+        task_id="generate", model="grok-video-3", deferrable=True, poll_interval=2, schedule="fixed"
     ).expand(prompt=["a plum", "a quince"])
     VideoDownloadOperator(
         task_id="download",

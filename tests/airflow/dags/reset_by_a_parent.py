@@ -19,7 +19,12 @@ PROMPT = Param("", type="string")
 @dag(schedule=None, catchup=False, params={"prompt": PROMPT})
 def reset_child() -> None:
     VideoGenerateOperator(
-        task_id="film", prompt="{{ params.prompt }}", model="sora-2", deferrable=True, poll_interval=1
+        task_id="film",
+        prompt="{{ params.prompt }}",
+        model="sora-2",
+        deferrable=True,
+        poll_interval=1,
+        schedule="fixed",
     )
 
 

@@ -16,7 +16,12 @@ from airflow_video_provider.operators.video import VideoGenerateOperator
 )
 def slow_video() -> None:
     VideoGenerateOperator(
-        task_id="patient", prompt="a snail [time=20]", model="veo3.1-fast", deferrable=True, poll_interval=1
+        task_id="patient",
+        prompt="a snail [time=20]",
+        model="veo3.1-fast",
+        deferrable=True,
+        poll_interval=1,
+        schedule="fixed",
     )
     VideoGenerateOperator(
         task_id="hasty",
@@ -24,6 +29,7 @@ def slow_video() -> None:
         model="sora-2",
         deferrable=True,
         poll_interval=1,
+        schedule="fixed",
         timeout=7,
         retries=30,
         retry_delay=timedelta(seconds=1),

@@ -38,6 +38,7 @@ def many_videos() -> None:
             model="veo3.1-fast",
             deferrable=True,
             poll_interval=3,
+            schedule="fixed",
             timeout=900,
             unreachable_after=300,
             **RETRIES,

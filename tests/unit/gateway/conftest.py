@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, Protocol, Self
 
 import pytest
 
-from airflow_video_provider.gateway import AsyncGateway, Gateway, VideoRequest, VideoTask
+from airflow_video_provider.gateway import AsyncGateway, Gateway, VideoRequest, VideoTask, transport
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -48,6 +49,11 @@ class _Handler(socketserver.StreamRequestHandler):
     server: Peer
 
     def handle(self) -> None:
+        if isinstance(self.request, ssl.SSLSocket):
+            try:
+                self.request.do_handshake()
+            except OSError:  # the client does not trust it
+                return
         words = self.rfile.readline(65536).decode("latin-1").split()
         if len(words) != 3:
             return
@@ -73,8 +79,11 @@ class Peer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.tls = tls
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.answers = list(answers)
         self.received: list[Received] = []
         self.released = threading.Event()
@@ -82,7 +91,7 @@ class Peer(socketserver.ThreadingTCPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.server_address[1]}"
 
     def first(self) -> Received:
         """The first request, once it is read: a client may give up sooner."""
@@ -111,8 +120,8 @@ def peer() -> Iterator[Callable[..., Peer]]:
     """`peer(answer, ...)` starts one."""
     started: list[Peer] = []
 
-    def start(*answers: Answer) -> Peer:
-        started.append(Peer(*answers).__enter__())
+    def start(*answers: Answer, tls: ssl.SSLContext | None = None) -> Peer:
+        started.append(Peer(*answers, tls=tls).__enter__())
         return started[-1]
 
     yield start
@@ -151,6 +160,8 @@ class Opener:
 
     kind: type[Gateway] | type[AsyncGateway]
     run: Callable[[Any], Any]
+    repeats: bool = False
+    """Whether a query whose connection breaks before a reply is sent once more: aiohttp does."""
     opened: list[Client] = field(default_factory=list)
 
     def __call__(self, base_url: str, api_key: str | None = KEY, **settings: Any) -> Client:
@@ -160,11 +171,15 @@ class Opener:
         return self.opened[-1]
 
 
-@pytest.fixture(params=[Gateway, AsyncGateway], ids=["sync", "async"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Opener]:
-    """`connect(url, key, **settings)`: each test runs with both clients, so that they cannot differ."""
+@pytest.fixture(params=["sync", "async", "async without aiohttp"])
+def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+    """`connect(url, key, **settings)`: each test runs with all clients, so that they cannot differ."""
+    assert transport.is_fast(), "the extra `fast` belongs to the test environment"
+    monkeypatch.setattr(transport, "is_fast", lambda: request.param == "async")
+    kind = Gateway if request.param == "sync" else AsyncGateway
     with asyncio.Runner() as loop:
-        opener = Opener(request.param, loop.run if request.param is AsyncGateway else lambda value: value)
+        run = (lambda value: value) if kind is Gateway else loop.run
+        opener = Opener(kind, run, repeats=request.param == "async")
         yield opener
         for client in opener.opened:
             client.close()

@@ -29,7 +29,7 @@ from airflow_video_provider.gateway import (
     UnreadableReplyError,
     error_from_reply,
 )
-from airflow_video_provider.gateway.errors import error_from_transport, refused_by_moderation, wrapped_error
+from airflow_video_provider.gateway.errors import error_from_transport, wrapped_error
 
 #: A machine under load is no fault of the code.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -197,6 +197,22 @@ class TestNotFound:
 
     def test_a_500_with_the_code_of_an_unknown_task_is_one(self) -> None:
         assert error_of(500, newapi("task_not_exist")).kind == "not_found"
+
+    @pytest.mark.parametrize(
+        "body", [openai("record not found"), {"error": "Record not found."}, "record not found"]
+    )
+    def test_a_500_that_says_no_more_than_that_a_row_is_missing_is_an_unknown_task(
+        self, body: object
+    ) -> None:
+        """MiniMax says so of an unknown id. Of a create it proves nothing, so that one is not sent again."""
+        error = error_of(500, body)
+        assert isinstance(error, NotFoundError)
+        assert not error.no_such_route
+        assert error.maybe_accepted
+
+    @pytest.mark.parametrize("words", ["channel record not found", "record not found in cache, retrying"])
+    def test_a_500_that_misses_something_else_is_asked_again(self, words: str) -> None:
+        assert error_of(500, openai(words)).retryable
 
     @pytest.mark.parametrize(
         "body",
@@ -588,22 +604,3 @@ class TestTransport:
     def test_what_cannot_be_decoded_is_unreadable(self) -> None:
         told = error_from_transport(httpx.DecodingError("no", request=self.REQUEST), origin="https://x:443")
         assert isinstance(told, UnreadableReplyError)
-
-
-class TestRefusedByModeration:
-    @pytest.mark.parametrize(
-        "words",
-        [
-            ("Your request was blocked by our moderation system.", "moderation_blocked", "failed"),
-            ("内容审核未通过：检测到真人形象", "content_policy_violation", "failed"),
-            (None, "sentinel_block", None),
-            (None, None, "nsfw"),
-            ("your request contains unsafe prompt or images, such as porn", None, "failed"),
-        ],
-    )
-    def test_is_seen_in_reason_code_and_status(self, words: tuple[str | None, ...]) -> None:
-        assert refused_by_moderation(*words)
-
-    @pytest.mark.parametrize("words", [(), (None,), ("upstream timed out", "timeout", "failed")])
-    def test_is_not_imagined(self, words: tuple[str | None, ...]) -> None:
-        assert not refused_by_moderation(*words)

@@ -2,16 +2,106 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_video_provider.gateway import NotFoundError, TaskState, VideoTask
+from airflow_video_provider.gateway.dialects import known_dialects
 from airflow_video_provider.gateway.task import read_created_id
 
 CDN = "https://cdn.example/v.mp4"
 MORE = ["https://cdn.example/v.mp4", "https://cdn.example/w.mp4"]
+WIRE = Path(__file__).resolve().parents[2] / "data" / "wire"
+#: An id that is not known, and an error within HTTP 200.
+NO_TASK = {"generations_get_unknown_dashscope", "generations_get_error_minimax_base_resp"}
 OPERATION = "projects/p/locations/l/publishers/google/models/m/operations/o1"
+
+
+def of_kling(**inner: Any) -> dict[str, Any]:
+    return {"data": {"status": "FAILURE", "fail_reason": "SUCCEED", "data": {"message": "SUCCEED", **inner}}}
+
+
+FINISHED: list[dict[str, Any]] = [
+    {"output": {"task_id": "d", "task_status": "SUCCEEDED", "video_url": CDN}},
+    {"task": {"id": "m", "status": "succeeded", "content": {"url": CDN}}},
+    {
+        "data": {
+            "status": "SUCCESS",
+            "data": {"output": {"task_status": "SUCCEEDED", "video_url": CDN}},
+        }
+    },
+    {
+        "data": {
+            "status": "SUCCESS",
+            "data": {"task": {"status": "succeeded", "content": {"url": CDN}}},
+        }
+    },
+    {
+        "data": {
+            "status": "SUCCESS",
+            "data": {"code": 0, "data": {"task_result": {"videos": [{"url": CDN}]}}},
+        }
+    },
+    {"id": "p", "status": "succeeded", "output": [CDN]},
+    {"id": "p", "status": "completed", "output": [{"type": "video", "url": CDN}]},
+    {
+        "id": "g",
+        "state": "completed",
+        "assets": {"video": CDN, "progress_video": "https://x.example/p"},
+    },
+    {"state": "success", "creations": [{"id": "c", "url": CDN}]},
+    {"id": "o", "status": "completed", "unsigned_urls": [CDN]},
+    {"id": "o", "status": "completed", "urls": [CDN]},
+    {"id": "v", "status": "completed", "videos": [CDN]},
+    {"id": "i", "status": "completed", "output_video": {"type": "video", "uri": CDN}},
+    {"status": "done", "video": {"url": CDN, "respect_moderation": True}},
+    {"id": "x", "status": "complete", "url": CDN},
+    {"task_status": "SUCCESS", "video_result": [{"url": CDN, "cover_image_url": "https://x.example/c"}]},
+    {"id": "b", "status": "Ready", "result": {"sample": CDN}},
+    {"task": {"task_id": "n", "status": "TASK_STATUS_SUCCEED"}, "videos": [{"video_url": CDN}]},
+    {"taskId": "k", "state": "success", "response": {"resultUrls": [CDN]}},
+    {"name": OPERATION, "done": True, "response": {"videos": [{"uri": CDN}]}},
+    {
+        "name": "operations/o1",
+        "done": True,
+        "response": {"generateVideoResponse": {"generatedSamples": [{"video": {"uri": CDN}}]}},
+    },
+    {
+        "name": OPERATION,
+        "done": True,
+        "response": {"raiMediaFilteredCount": 1, "videos": [{"uri": CDN}]},
+    },
+]
+FAILED: list[dict[str, Any]] = [
+    of_kling(data={"task_status": "failed", "task_status_msg": "the reason"}),
+    of_kling(task_status="failed", task_status_msg="the reason"),
+    {"data": {"task_status": "failed", "task_status_msg": "the reason"}, "message": "SUCCEED"},
+    {"task": {"status": "failed", "error": {"code": "1000", "message": "the reason"}}},
+    {"output": {"task_status": "FAILED", "code": "InternalError", "message": "the reason"}},
+    {
+        "task_id": "1",
+        "status": "Fail",
+        "base_resp": {"status_code": 1000, "status_msg": "the reason"},
+    },
+    {"state": "fail", "failMsg": "the reason", "failCode": "501"},
+    {"task": {"task_id": "n", "status": "TASK_STATUS_FAILED", "reason": "the reason"}},
+    {"status": "failed", "failure_reason": "the reason"},
+    {"state": "failed", "failure_reason": "the reason", "failure_code": "generation_failed"},
+    {"status": "FAILED", "failure": "the reason", "failureCode": "INTERNAL.BAD_OUTPUT.CODE01"},
+    {"status": "failed", "errors": [{"code": "c", "message": "the reason"}]},
+    {"status": "failed", "detail": [{"loc": [], "msg": "the reason", "type": "x"}]},
+    {"name": OPERATION, "done": True, "error": {"code": 3, "message": "the reason"}},
+    {"status": "failed", "error": {"msg": "the reason"}},
+]
+
+
+def reply(body: object) -> bytes:
+    content = json.dumps(body).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + content
 
 
 def read(body: object) -> VideoTask:
@@ -19,56 +109,7 @@ def read(body: object) -> VideoTask:
 
 
 class TestAFinishedTask:
-    @pytest.mark.parametrize(
-        "body",
-        [
-            {"output": {"task_id": "d", "task_status": "SUCCEEDED", "video_url": CDN}},
-            {"task": {"id": "m", "status": "succeeded", "content": {"url": CDN}}},
-            {
-                "data": {
-                    "status": "SUCCESS",
-                    "data": {"output": {"task_status": "SUCCEEDED", "video_url": CDN}},
-                }
-            },
-            {
-                "data": {
-                    "status": "SUCCESS",
-                    "data": {"task": {"status": "succeeded", "content": {"url": CDN}}},
-                }
-            },
-            {
-                "data": {
-                    "status": "SUCCESS",
-                    "data": {"code": 0, "data": {"task_result": {"videos": [{"url": CDN}]}}},
-                }
-            },
-            {"id": "p", "status": "succeeded", "output": [CDN]},
-            {"id": "p", "status": "completed", "output": [{"type": "video", "url": CDN}]},
-            {
-                "id": "g",
-                "state": "completed",
-                "assets": {"video": CDN, "progress_video": "https://x.example/p"},
-            },
-            {"state": "success", "creations": [{"id": "c", "url": CDN}]},
-            {"id": "o", "status": "completed", "unsigned_urls": [CDN]},
-            {"id": "o", "status": "completed", "urls": [CDN]},
-            {"id": "v", "status": "completed", "videos": [CDN]},
-            {"id": "i", "status": "completed", "output_video": {"type": "video", "uri": CDN}},
-            {"status": "done", "video": {"url": CDN, "respect_moderation": True}},
-            {"id": "x", "status": "complete", "url": CDN},
-            {"name": OPERATION, "done": True, "response": {"videos": [{"uri": CDN}]}},
-            {
-                "name": "operations/o1",
-                "done": True,
-                "response": {"generateVideoResponse": {"generatedSamples": [{"video": {"uri": CDN}}]}},
-            },
-            {
-                "name": OPERATION,
-                "done": True,
-                "response": {"raiMediaFilteredCount": 1, "videos": [{"uri": CDN}]},
-            },
-        ],
-    )
+    @pytest.mark.parametrize("body", FINISHED)
     def test_is_done_and_its_file_is_found(self, body: object) -> None:
         task = read(body)
         assert (task.state, task.video_url, task.refusal) == (TaskState.SUCCEEDED, CDN, None)
@@ -154,10 +195,6 @@ class TestARunningTask:
             read({"request_id": "q", "output": {"task_id": "d", "task_status": "UNKNOWN"}})
 
 
-def of_kling(**inner: Any) -> dict[str, Any]:
-    return {"data": {"status": "FAILURE", "fail_reason": "SUCCEED", "data": {"message": "SUCCEED", **inner}}}
-
-
 class TestTheReason:
     @pytest.mark.parametrize(
         "word", ["SUCCEED", "success", "ok", "", "none", "null", "NULL", " Succeed. ", "成功"]
@@ -172,28 +209,7 @@ class TestTheReason:
         }
         assert read(body).failure == "Image is too small"
 
-    @pytest.mark.parametrize(
-        "body",
-        [
-            of_kling(data={"task_status": "failed", "task_status_msg": "the reason"}),
-            of_kling(task_status="failed", task_status_msg="the reason"),
-            {"data": {"task_status": "failed", "task_status_msg": "the reason"}, "message": "SUCCEED"},
-            {"task": {"status": "failed", "error": {"code": "1000", "message": "the reason"}}},
-            {"output": {"task_status": "FAILED", "code": "InternalError", "message": "the reason"}},
-            {
-                "task_id": "1",
-                "status": "Fail",
-                "base_resp": {"status_code": 1000, "status_msg": "the reason"},
-            },
-            {"status": "failed", "failure_reason": "the reason"},
-            {"state": "failed", "failure_reason": "the reason", "failure_code": "generation_failed"},
-            {"status": "FAILED", "failure": "the reason", "failureCode": "INTERNAL.BAD_OUTPUT.CODE01"},
-            {"status": "failed", "errors": [{"code": "c", "message": "the reason"}]},
-            {"status": "failed", "detail": [{"loc": [], "msg": "the reason", "type": "x"}]},
-            {"name": OPERATION, "done": True, "error": {"code": 3, "message": "the reason"}},
-            {"status": "failed", "error": {"msg": "the reason"}},
-        ],
-    )
+    @pytest.mark.parametrize("body", FAILED)
     def test_is_found_where_the_provider_has_it(self, body: object) -> None:
         task = read(body)
         assert (task.state, task.failure) == (TaskState.FAILED, "the reason")
@@ -309,3 +325,50 @@ class TestCreatedIds:
     )
     def test_are_the_tasks_and_not_the_requests(self, body: object, video_id: str | None) -> None:
         assert read_created_id(body) == video_id
+
+
+class TestInEveryDialect:
+    """The request follows the dialect, and the reply may come in another's shape."""
+
+    @pytest.mark.parametrize("dialect", known_dialects())
+    @pytest.mark.parametrize("number", range(len(FINISHED)))
+    def test_a_finished_task_is_done_and_its_file_is_found(
+        self, connect: Any, peer: Any, dialect: str, number: int
+    ) -> None:
+        task = connect(peer(reply(FINISHED[number])).url, dialect=dialect).get_task("x")
+        assert (task.state, task.video_urls) == (TaskState.SUCCEEDED, (CDN,))
+
+    @pytest.mark.parametrize("dialect", known_dialects())
+    @pytest.mark.parametrize("number", range(len(FAILED)))
+    def test_a_failed_task_says_why(self, connect: Any, peer: Any, dialect: str, number: int) -> None:
+        task = connect(peer(reply(FAILED[number])).url, dialect=dialect).get_task("x")
+        assert (task.state, task.failure) == (TaskState.FAILED, "the reason")
+
+    @pytest.mark.parametrize("body", [body for body in FINISHED if "data" not in body])
+    def test_a_finished_task_is_found_in_the_row_of_new_api_that_hands_it_on(
+        self, body: dict[str, Any]
+    ) -> None:
+        row = {"task_id": "t", "status": "SUCCESS", "fail_reason": "", "progress": "100%", "data": body}
+        task = read({"code": "success", "message": "", "data": row})
+        assert (task.state, task.video_urls) == (TaskState.SUCCEEDED, (CDN,))
+
+    @pytest.mark.parametrize("body", [body for body in FAILED if "data" not in body])
+    def test_a_failed_task_says_why_in_the_row_of_new_api_that_hands_it_on(
+        self, body: dict[str, Any]
+    ) -> None:
+        row = {"task_id": "t", "status": "FAILURE", "fail_reason": "", "data": body}
+        task = read({"code": "success", "message": "", "data": row})
+        assert (task.state, task.failure) == (TaskState.FAILED, "the reason")
+
+    @pytest.mark.parametrize("dialect", known_dialects())
+    def test_a_reply_of_the_documents_reads_as_in_its_own(
+        self, connect: Any, peer: Any, dialect: str
+    ) -> None:
+        names = sorted(path.stem for path in WIRE.glob("*_get_*.json") if path.stem not in NO_TASK)
+        bodies = [json.loads((WIRE / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+        client = connect(peer(*map(reply, bodies)).url, dialect=dialect)
+        for name, body in zip(names, bodies, strict=True):
+            there, here = client.get_task("x"), read(body)
+            for fact in ("state", "failure", "failure_code", "refusal", "usage", "progress"):
+                assert getattr(there, fact) == getattr(here, fact), (name, fact)
+            assert (there.video_url is None) == (here.video_url is None), name

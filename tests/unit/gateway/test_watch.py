@@ -22,17 +22,15 @@ from airflow_video_provider.gateway import (
     UnreadableReplyError,
     VideoTask,
 )
-from airflow_video_provider.gateway.pace import PollSchedule
+from airflow_video_provider.gateway.pace import Schedule
+from airflow_video_provider.gateway.verdict import Done, End, Wait
 from airflow_video_provider.gateway.watch import (
     GONE_AFTER,
     NO_FIRST_CONTACT_AFTER,
     UNREACHABLE_AFTER,
     URL_ASK_INTERVAL,
     URL_ASKS,
-    Done,
-    End,
     TaskWatch,
-    Wait,
 )
 
 #: A machine under load is no fault of the code.
@@ -41,7 +39,7 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ID = "sora-2:task_1"
 NOW = 1_770_350_082.0
 CDN = "https://cdn.example/v.mp4"
-REGULAR = PollSchedule(interval=10, max_interval=60, jitter=0)
+REGULAR = Schedule(10, 60, "fixed", jitter=0)
 
 
 def watch(**settings: Any) -> TaskWatch:

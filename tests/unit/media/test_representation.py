@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from airflow_video_provider.gateway import VideoTask
 from airflow_video_provider.media.http import Url
 from airflow_video_provider.media.representation import (
     Next,
@@ -18,6 +21,7 @@ from airflow_video_provider.media.representation import (
     link_in_json,
     validator_of,
 )
+from airflow_video_provider.reply_places import URLS, Place
 
 URL = Url.parse("https://h/v.mp4?sig=SECRET")
 NOW = datetime.fromtimestamp(40, tz=UTC)
@@ -169,6 +173,7 @@ def test_only_what_names_the_very_bytes_is_a_validator(
         (b'{"url": " https://h/v.mp4\\n"}', "https://h/v.mp4"),
         (b'{"url": "file:///etc/passwd"}', None),
         (b'{"url": null, "video_url": "", "output": {"url": "https://h/o"}}', "https://h/o"),
+        (b'{"output": "data:video/mp4;base64,AAAA"}', "data:video/mp4;base64,AAAA"),
         (b'{"error": "no"}', None),
         (b"[]", None),
         (b"<html>", None),
@@ -176,6 +181,18 @@ def test_only_what_names_the_very_bytes_is_a_validator(
 )
 def test_the_link_in_a_json_answer_is_found(body: bytes, link: str | None) -> None:
     assert link_in_json(body, "https://base/content") == link
+
+
+@pytest.mark.parametrize(
+    "place", [(*holder, *place) for holder, places in URLS for place in places], ids=lambda place: str(place)
+)
+def test_the_link_in_a_json_answer_lies_wherever_a_tasks_url_lies(place: Place) -> None:
+    """And so a new place is one row, whoever reads it."""
+    body: Any = "https://h/v.mp4"
+    for step in reversed(place):
+        body = [body] if isinstance(step, int) else {step: body}
+    assert link_in_json(json.dumps(body).encode(), "https://base/content") == "https://h/v.mp4"
+    assert VideoTask.from_reply({**body, "status": "completed"}, video_id="x").video_url == "https://h/v.mp4"
 
 
 def test_announced_digests_are_read() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,26 @@ def test_a_sweep_never_touches_a_file_whose_process_lives(tmp_path: Path) -> Non
         file.remember("one")
         assert sweep(tmp_path) == []
         assert file.path.exists()
+
+
+def test_a_sweep_that_comes_between_creating_and_locking_costs_no_download_its_file(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def sweep_on() -> None:
+        while not over.is_set():
+            sweep(tmp_path)
+
+    sweepers = [threading.Thread(target=sweep_on) for _ in range(2)]
+    for sweeper in sweepers:
+        sweeper.start()
+    try:
+        for _ in range(2000):
+            with TempFile(tmp_path) as file:
+                assert os.path.samestat(os.stat(file.path), os.fstat(file.fd))
+    finally:
+        over.set()
+        for sweeper in sweepers:
+            sweeper.join()
 
 
 def test_a_directory_that_is_not_there_has_nothing_to_sweep(tmp_path: Path) -> None:

@@ -244,6 +244,22 @@ def _content_url(desk) -> None:
     assert desk.client.get(reply["video_url"]).status_code == 200
 
 
+@claim("videos")
+def _videos(desk) -> None:
+    for dialect in ("unified", "openai", "newapi"):
+        for model in ("veo3", "grok-video-3", "kling-v2"):
+            _, reply = desk.finished(dialect, model=model, prompt="a fox [videos=3]")
+            if dialect == "newapi":
+                listed = [video["url"] for video in reply["data"]["data"]["task_result"]["videos"]]
+                assert listed[0] == reply["data"]["result_url"]
+            else:
+                listed = reply["video_urls"]
+                assert listed[0] == reply["video_url"]
+            assert len({desk.fetch(url).content for url in listed}) == len(listed) == 3
+    assert len(desk.finished(prompt="[videos=1000]")[1]["video_urls"]) == 8
+    assert "video_urls" not in desk.finished(prompt="[videos=1]")[1]
+
+
 @claim("cdn-403")
 def _cdn_403(desk) -> None:
     _, reply = desk.finished(prompt="[cdn-403]")

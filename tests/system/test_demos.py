@@ -1,4 +1,4 @@
-"""The demo of the distributed Airflow."""
+"""The demos that stay: they land their videos, and leave nothing running at a signal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -26,13 +27,16 @@ def family(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_demo_of_the_cluster_lands_its_videos_and_leaves_nothing_running_at_a_signal(
-    tmp_path: Path, pytestconfig: pytest.Config
+@pytest.mark.parametrize(
+    ("module", "processes"),
+    [("playground", 6), pytest.param("demo_cluster", 12, marks=pytest.mark.slow)],
+)
+def test_lands_its_videos_stays_and_leaves_nothing_running_at_a_signal(
+    tmp_path: Path, pytestconfig: pytest.Config, module: str, processes: int
 ) -> None:
     folder, log = tmp_path / "demo", tmp_path / "demo.log"
-    command = [sys.executable, "-m", "scripts.demo_cluster", "--videos", "3", "--seconds", "4"]
+    command = [sys.executable, "-m", f"scripts.{module}", "--videos", "3", "--seconds", "4"]
     # A folder that no other process names.
     env = {name: value for name, value in os.environ.items() if str(tmp_path) not in value}
     with log.open("w") as output:
@@ -47,11 +51,14 @@ def test_the_demo_of_the_cluster_lands_its_videos_and_leaves_nothing_running_at_
         while "stays until Ctrl-C" not in log.read_text():
             assert demo.poll() is None, log.read_text()
             time.sleep(0.5)
-        assert len(family(folder)) > 10
         (told,) = re.findall(r"running: (.+)", log.read_text())
         pids = [int(part.rpartition(" ")[2]) for part in told.split(", ")]
-        assert len(pids) == 12
+        assert len(pids) == processes
         assert all(psutil.pid_exists(pid) for pid in pids)
+        assert len(family(folder)) >= processes
+        (run,) = re.findall(r"look at: (http://\S+)", log.read_text())
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(run, timeout=30) as page:
+            assert page.status == 200
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(60) == 0, log.read_text()
     finally:
