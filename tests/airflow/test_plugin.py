@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -41,7 +42,12 @@ class TestLoading:
         assert found.load() is VideoPlugin
 
     def test_its_links_name_classes_that_there_are(self) -> None:
-        classes = (operators.VideoGenerateOperator, operators.VideoDownloadOperator, VideoTaskSensor, _VideoDecoratedOperator)
+        classes = (
+            operators.VideoGenerateOperator,
+            operators.VideoDownloadOperator,
+            VideoTaskSensor,
+            _VideoDecoratedOperator,
+        )
         assert [(cls.__name__, cls.__module__) for cls in classes] == [
             (named.__name__, named.__module__) for named in OPERATORS
         ]
@@ -77,6 +83,8 @@ with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False
     )
     VideoDownloadOperator(task_id="download", video=made.output, destination={destination!r})
 """
+
+LIST = DAG.replace("prompt={prompt!r}", "prompts={prompt!r}").replace("video=made", "videos=made")
 
 DENIED = "outsider"
 
@@ -126,8 +134,11 @@ def land(
     """Run a Dag that lands a video: `land("films", "a fox", "file:///…/")`."""
     monkeypatch.setattr("airflow_video_provider.waiting.SHORTEST_DEFERRAL", 0.0)
 
-    def run(name: str, prompt: str, destination: str) -> Any:
-        source = DAG.format(name=name, prompt=f"{prompt} [time=1]", destination=destination)
+    def run(name: str, prompt: str | list[str], destination: str, source: str = DAG) -> Any:
+        quick: object = [f"{each} [time=1]" for each in ([prompt] if isinstance(prompt, str) else prompt)]
+        if isinstance(prompt, str):
+            (quick,) = quick
+        source = source.format(name=name, prompt=quick, destination=destination)
         with dag_file(name, source) as module:
             done = module.dag.test()
         assert str(done.state) == "success"
@@ -189,6 +200,61 @@ class TestRoutes:
         )
         assert client.get(f"{base(run)}/files/1").status_code == 404
         assert client.get(f"{base(run, 'generate')}/files/0").status_code == 404
+
+    def test_each_video_of_a_list_has_a_card_and_is_shown_large(
+        self, client: Any, land: Any, tmp_path: Path
+    ) -> None:
+        run = land("listed", ["a fox", "a heron"], f"{tmp_path.as_uri()}/", LIST)
+        for task_id in ("generate", "download"):
+            page = client.get(base(run, task_id)).text
+            assert page.count('class="card landed') == 2
+            assert "2 videos" in page
+            for number, prompt in enumerate(("a fox", "a heron")):
+                large = client.get(f"{base(run, task_id)}?show={number}").text
+                assert large.count("<video ") == 1
+                assert f"{prompt} [time=1]" in large
+                assert f"/airflow{base(run)}/files/{number}" in large
+                assert f'href="/airflow{base(run, task_id)}"' in large, "and back"
+        assert client.get(f"{base(run)}?show=2").text.count('class="card landed') == 2
+        gallery = client.get(f"/video-gateway/dags/listed/runs/{run.run_id}/videos").text
+        assert gallery.count('class="card ') == 2
+        assert len(set(re.findall(r'data-name="([^"]+)"', gallery))) == 2
+
+    def test_no_session_of_airflows_database_is_held_while_a_video_is_streamed(
+        self, client: Any, land: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A player holds its request open for as long as somebody looks, and the pool is small."""
+        from airflow import settings
+        from sqlalchemy import event
+
+        from airflow_video_provider.media.stores import LocalStore
+
+        run = land("streamed", "a fox", f"{tmp_path.as_uri()}/")
+        engine = settings.engine
+        held: set[int] = set()
+        noted: list[int] = []
+        read = LocalStore.read
+
+        def taken(connection: Any, record: Any, *_: Any) -> None:
+            held.add(id(record))
+
+        def given_back(connection: Any, record: Any) -> None:
+            held.discard(id(record))
+
+        def reading(store: LocalStore, place: Any, begin: int, end: int) -> bytes:
+            noted.append(len(held))
+            return read(store, place, begin, end)
+
+        monkeypatch.setattr(LocalStore, "read", reading)
+        event.listen(engine, "checkout", taken)
+        event.listen(engine, "checkin", given_back)
+        try:
+            assert client.get(f"{base(run)}/files/0").status_code == 200
+        finally:
+            event.remove(engine, "checkout", taken)
+            event.remove(engine, "checkin", given_back)
+        assert noted
+        assert set(noted) == {0}
 
     def test_what_landed_in_s3_is_served(
         self, client: Any, land: Any, store_connection: str, s3_server: Any
@@ -344,6 +410,48 @@ class TestViews:
         row = self.row("success", status={"kind": "generate", "video_id": "v1"})
         assert "was submitted" in tab_of(row, [row], {"state": "queued"}).message
         assert tab_of(row, [row], {"state": "succeeded"}).message is None
+
+    def test_a_list_has_a_card_for_each_video_and_says_how_far_each_is(self) -> None:
+        from airflow_video_provider.plugin.views import State, cards_of, of_one, tab_of
+
+        items = [
+            {"video_id": "v1", "prompt": "a fox", "model": "veo"},
+            {"prompt": "an owl", "error": "refused: moderation"},
+            {"video_id": "v3", "prompt": "a heron", "model": "sora", "state": "succeeded"},
+        ]
+        told = {"kind": "generate", "model": "veo", "items": items, "conn_id": "c"}
+        tab = tab_of(self.row("deferred", status=told))
+        assert (tab.state, [card.state for card in tab.cards]) == (
+            State.WAITING,
+            [State.WAITING, State.FAILED, State.READY],
+        )
+        assert tab.counts() == [("ready", 1), ("waiting", 1), ("failed", 1)]
+        assert list(tab.waited_for()) == [("c", "v1")]
+        assert (of_one(tab, 1).state, of_one(tab, 1).message) == (State.FAILED, "refused: moderation")
+        assert of_one(tab, 3) is of_one(tab, -1) is of_one(tab, None) is None
+
+        made = self.row("failed", status={**told, "failure": "1 of 3 videos failed"})
+        file = {"video_id": "v3", "uri": "file:///v3.mp4", "size": 9, "sha256": "0"}
+        both = {"kind": "download", "files": [file, {**file, "uri": "file:///v3-2.mp4"}]}
+        landed = self.row("success", task_id="download", status=both)
+        tab = tab_of(made, [landed, made])
+        assert [(card.key.task_id, card.state) for card in tab.cards] == [
+            ("generate", State.FAILED),
+            ("generate", State.FAILED),
+            ("download", State.LANDED),
+            ("download", State.LANDED),
+        ]
+        assert (tab.state, tab.message) == (State.LANDED, "1 of 3 videos failed")
+        assert [card.prompt for card in cards_of([landed, made])] == ["a heron", "a heron", "a fox", "an owl"]
+        assert len({card.name for card in cards_of([landed, made])}) == 4
+
+    def test_a_wait_that_began_in_the_triggerer_is_shown_though_no_worker_told_of_it(self) -> None:
+        from airflow_video_provider.plugin.recorded import Wait
+        from airflow_video_provider.plugin.views import State, tab_of
+
+        wait = Wait(None, "c", None, None, first_poll_at=0.0, polled_every=(5.0, 60.0), is_taken=True)
+        tab = tab_of(self.row("deferred", operator="VideoTaskSensor", wait=wait))
+        assert (tab.state, tab.message, list(tab.waited_for())) == (State.WAITING, None, [])
 
     @pytest.mark.parametrize(
         ("state", "comes"),

@@ -12,9 +12,11 @@ from airflow.providers.common.compat.sdk import AirflowException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_video_provider.decorators.video import _VideoDecoratedOperator
+from airflow_video_provider.gateway.verdict import Done, End
 from airflow_video_provider.operators.video import VideoDownloadOperator
 from airflow_video_provider.sensors.video import VideoTaskSensor
-from airflow_video_provider.video_status import KEY, VideoStatus
+from airflow_video_provider.video_status import KEY, VideoStatus, list_status
 from tests.airflow.support import (
     MODEL,
     Clock,
@@ -87,7 +89,82 @@ class TestGenerate:
         assert any("no route to the API server" in line for line in logged)
 
 
+class TestListOfPrompts:
+    def test_tells_of_each_before_the_wait_and_at_the_end(
+        self, connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
+    ) -> None:
+        prompts = ["a fox", {"prompt": "a heron [fail]", "model": "sora-2"}, "an owl [moderation]"]
+        arguments = {
+            "prompt": None,
+            "prompts": prompts,
+            "max_generations": 1,
+            "ledger_path": (tmp_path / "ledger").as_uri(),
+        }
+        ti = TaskInstance()
+        waiting = deferred(film(**arguments).execute, context_of(ti))
+        ids = {payment["prompt"]: payment["video_id"] for payment in gateway.payments}
+        fox, heron, owl = status(ti).items
+        assert fox == {"video_id": ids["a fox"], "prompt": "a fox", "model": MODEL, "state": "queued"}
+        assert (heron["model"], "error" in heron) == ("sora-2", False)
+        assert ("video_id" in owl, owl["prompt"]) == (False, "an owl [moderation]")
+        assert "moderation" in owl["error"]
+
+        gateway.finish()
+        ends = [Done(End.SUCCEEDED, fox["video_id"], "there", {"state": "succeeded"}).as_event()]
+        ends.append(Done(End.FAILED, heron["video_id"], "video x failed: too dark", {}).as_event())
+        with pytest.raises(AirflowException) as caught:
+            getattr(film(**arguments), waiting.method_name)(context_of(ti), event={"ends": ends})
+        told = status(ti)
+        assert told.items[0] == {**fox, "state": "succeeded"}
+        assert "too dark" in told.items[1]["error"]
+        assert told.items[2] == owl
+        assert told.failure == str(caught.value)
+
+    def test_is_of_bounded_size(self) -> None:
+        videos = [{"video_id": f"v{number}", "prompt": "a fox " * 1000} for number in range(700)]
+        told = list_status(VideoStatus("generate"), videos)
+        assert (len(told.items), told.unlisted) == (500, 200)
+        assert len(json.dumps(told.as_json())) < 1_000_000
+
+    def test_the_request_of_a_decorated_function_is_told(
+        self, connection: str, gateway: Gateway, clock: Clock
+    ) -> None:
+        ti = TaskInstance()
+        decorated = _VideoDecoratedOperator(
+            task_id="film",
+            python_callable=lambda: "a fox",
+            op_args=[],
+            op_kwargs={},
+            model=MODEL,
+            deferrable=True,
+        )
+        deferred(decorated.execute, context_of(ti))
+        assert (status(ti).prompt, status(ti).model) == ("a fox", MODEL)
+
+
 class TestSensor:
+    @pytest.mark.parametrize("mode", ["deferrable", "poke", "reschedule"])
+    def test_tells_of_each_of_a_list(
+        self, mode: str, connection: str, gateway: Gateway, clock: Clock
+    ) -> None:
+        good, bad = gateway.submit("a heron"), gateway.submit("a heron [fail]")
+        ti = TaskInstance()
+        how = {"deferrable": True} if mode == "deferrable" else {"deferrable": False, "mode": mode}
+        sensor = VideoTaskSensor(task_id="film", video_ids=[good, bad], **how)
+        if mode == "reschedule":
+            sensor.poke(context_of(ti))
+        elif mode == "deferrable":
+            deferred(sensor.execute, context_of(ti))
+        else:
+            gateway.finish()
+            with pytest.raises(AirflowException) as caught:
+                sensor.execute(context_of(ti))
+            first, second = status(ti).items
+            assert (first["state"], "error" in first) == ("succeeded", False)
+            assert (second["state"], bad in second["error"]) == ("failed", True)
+            assert status(ti).failure == str(caught.value)
+        assert [item["video_id"] for item in status(ti).items] == [good, bad]
+
     @pytest.mark.parametrize("mode", ["deferrable", "poke"])
     def test_tells_whom_it_waits_for(
         self, mode: str, connection: str, gateway: Gateway, clock: Clock
@@ -139,6 +216,17 @@ class TestDownload:
         assert [item["video_id"] for item in told.missed] == [bad]
         assert told.failure == str(caught.value)
 
+    def test_tells_of_every_video_of_a_task(self, connection: str, clock: Clock, tmp_path: Path) -> None:
+        video = finish("two foxes [videos=2]")
+        ti = TaskInstance()
+        operator = VideoDownloadOperator(
+            task_id="film", video=video, destination=f"{tmp_path.as_uri()}/", all_videos=True
+        )
+        landed = operator.execute(context_of(ti))
+        assert [file["uri"] for file in status(ti).files] == [file["uri"] for file in landed]
+        assert len(landed) == 2
+        assert {file["prompt"] for file in status(ti).files} == {"two foxes [videos=2]"}
+
 
 @given(
     st.recursive(
@@ -149,7 +237,9 @@ class TestDownload:
         | st.sampled_from(["generate", "wait", "download"]),
         lambda inner: (
             st.lists(inner)
-            | st.dictionaries(st.sampled_from(["kind", "files", "submitted_at", "failure"]), inner)
+            | st.dictionaries(
+                st.sampled_from(["kind", "files", "items", "unlisted", "submitted_at", "failure"]), inner
+            )
         ),
     )
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -57,6 +58,21 @@ def mixed_run(airflow: UiAirflow, tmp_path_factory: pytest.TempPathFactory) -> s
     airflow.wait_for_state("ui_one_of_each", run_id, "several", "success")
     airflow.wait_for_state("ui_one_of_each", run_id, "refused", "failed")
     airflow.wait_for_state("ui_one_of_each", run_id, "slow", "deferred")
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def lists_run(airflow: UiAirflow, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run of lists: one landed, one half failed, one waits; and a task with two videos. Its id."""
+    folder = tmp_path_factory.mktemp("lists")
+    run_id = airflow.trigger("ui_lists", {"destination": f"{folder.as_uri()}/"})
+    for task_id, state in (
+        ("land", "success"),
+        ("land_all", "success"),
+        ("half", "failed"),
+        ("slow", "deferred"),
+    ):
+        airflow.wait_for_state("ui_lists", run_id, task_id, state)
     return run_id
 
 
@@ -153,7 +169,7 @@ class TestTab:
         uri = "s3://aws_default@videos/ui/long.mp4"
         content = h264(seconds=60, faststart=False)
         put(s3_server, "ui/long.mp4", content)
-        plant(airflow, s3_run, 1, content, uri)
+        plant(airflow, s3_run, 1, uri, len(content))
         page = logged_in()
         ranges: list[str] = []
         page.on(
@@ -218,6 +234,39 @@ class TestTab:
         frame.locator(".card").first.click()
         frame.wait_for_selector(".stage video")
         playing(frame)
+
+    @pytest.mark.parametrize("task_id", ["listed", "land", "decorated", "land_all"])
+    def test_of_a_list_each_landed_video_is_played_large(
+        self, task_id: str, lists_run: str, airflow: UiAirflow, logged_in: Any, docs: Path | None
+    ) -> None:
+        page = logged_in()
+        frame = opened(page, airflow, f"/dags/ui_lists/runs/{lists_run}/tasks/{task_id}/plugin/video")
+        number = 3 if task_id in {"listed", "land"} else 2
+        until(frame, f"document.querySelectorAll('.card.landed img').length === {number}")
+        if task_id == "listed":
+            shot(page, docs, "ui-list")
+        frame.locator(".card").last.click()
+        frame.wait_for_selector(".stage video")
+        playing(frame)
+        frame.locator("nav a").click()
+        until(frame, f"document.querySelectorAll('.card').length === {number}")
+        assert page.problems == []
+
+    def test_of_a_list_each_video_says_how_far_it_is(
+        self, lists_run: str, airflow: UiAirflow, logged_in: Any, docs: Path | None
+    ) -> None:
+        page = logged_in()
+        frame = opened(page, airflow, f"/dags/ui_lists/runs/{lists_run}/tasks/slow/plugin/video")
+        frame.wait_for_selector(".card progress")
+        assert frame.locator(".card.waiting", has_text="running").count() == 2
+        assert "Given up at" in frame.inner_text("#live")
+        shot(page, docs, "ui-list-waiting")
+        frame = opened(page, airflow, f"/dags/ui_lists/runs/{lists_run}/tasks/half/plugin/video")
+        assert frame.locator(".card.ready", has_text="a heron at a pond").count() == 1
+        frame.locator(".card.failed", has_text="a riddle").click()
+        frame.wait_for_selector(".failure")
+        assert "This was generation 1 of at most 1" in frame.inner_text(".failure")
+        assert page.problems == []
 
     def test_a_task_that_makes_no_video_says_so(
         self, mixed_run: str, airflow: UiAirflow, logged_in: Any
@@ -324,6 +373,35 @@ class TestAccess:
             assert status(airflow, path, "insider") == 404
 
 
+class TestStreams:
+    def test_twenty_players_that_are_left_open_cost_neither_memory_nor_the_pages(
+        self, local_run: DagRun, airflow: UiAirflow, tmp_path: Path
+    ) -> None:
+        """Each holds its request to a file of 2 GB, of which it takes the beginning."""
+        path, size = tmp_path / "long.mp4", 2 * 2**30
+        path.write_bytes(h264(seconds=1))
+        os.truncate(path, size)
+        plant(airflow, local_run, 0, path.as_uri(), size, map_index=500)
+        url = f"/video-gateway/dags/ui_films/runs/{local_run.run_id}/tasks/{DOWNLOAD}/500"
+        before = memory_of(airflow)
+        with ExitStack() as players:
+            for _ in range(20):
+                reply = players.enter_context(closing(requested(airflow, f"{url}/files/0", "insider")))
+                assert (reply.status, len(reply.read(2**20))) == (200, 2**20)
+            assert memory_of(airflow) - before < 300 * 2**20
+            for route in self.pages(local_run):
+                assert status(airflow, route, "insider") == 200
+        with closing(requested(airflow, f"{url}/files/0", "insider", Range=f"bytes={size - 9}-")) as reply:
+            assert (reply.status, reply.read()) == (206, bytes(9))
+
+    def pages(self, run: DagRun) -> list[str]:
+        """Of the plugin and of Airflow: what its pool of database connections must still be there for."""
+        return [
+            f"/video-gateway/dags/{run.dag_id}/videos",
+            f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances",
+        ] * 3
+
+
 class TestLinks:
     def test_video_and_gateway(self, local_run: DagRun, airflow: UiAirflow, sandbox: Sandbox) -> None:
         path = f"/api/v2/dags/ui_films/dagRuns/{local_run.run_id}/taskInstances/{DOWNLOAD}/links?map_index=0"
@@ -331,6 +409,10 @@ class TestLinks:
         video_id = airflow.xcom("ui_films", local_run.run_id, DOWNLOAD, map_index=0)["video_id"]
         assert links["Video"] == f"{airflow.url}{tab_url(local_run, DOWNLOAD, 0)}"
         assert unquote(links["Gateway"]) == f"{sandbox.url}/#{video_id}"
+
+    def test_a_decorated_function_has_them_too(self, lists_run: str, airflow: UiAirflow) -> None:
+        path = f"/api/v2/dags/ui_lists/dagRuns/{lists_run}/taskInstances/decorated/links"
+        assert set(airflow.api("GET", path)["extra_links"]) == {"Video", "Gateway"}
 
     def test_they_are_there_while_a_video_waits(self, mixed_run: str, airflow: UiAirflow) -> None:
         path = f"/api/v2/dags/ui_one_of_each/dagRuns/{mixed_run}/taskInstances/slow/links"
@@ -346,15 +428,26 @@ def test_the_plugin_is_loaded_without_a_complaint(airflow: UiAirflow) -> None:
     assert airflow.api("GET", "/api/v2/plugins/importErrors")["import_errors"] == []
 
 
-def status(airflow: UiAirflow, path: str, user: str | None) -> int:
-    headers = {"Authorization": f"Bearer {airflow.token(user)}"} if user else {}
+def requested(airflow: UiAirflow, path: str, user: str | None, **headers: str) -> Any:
+    """The answer to a request, which is still to be read and to be closed."""
+    if user:
+        headers["Authorization"] = f"Bearer {airflow.token(user)}"
     request = urllib.request.Request(f"{airflow.url}{path}", headers=headers)  # noqa: S310 - our own address
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return opener.open(request, timeout=60)
+
+
+def status(airflow: UiAirflow, path: str, user: str | None) -> int:
     try:
-        with opener.open(request, timeout=30) as reply:
+        with requested(airflow, path, user) as reply:
             return int(reply.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def memory_of(airflow: UiAirflow) -> int:
+    """Bytes that the api-server's processes have to themselves."""
+    return sum(process.memory_full_info().uss for process in airflow.members("api-server"))
 
 
 def put(server: S3Server, key: str, content: bytes) -> None:
@@ -369,23 +462,27 @@ def put(server: S3Server, key: str, content: bytes) -> None:
     client.put_object(Bucket="videos", Key=key, Body=content)
 
 
-def plant(airflow: UiAirflow, run: DagRun, map_index: int, content: bytes, uri: str) -> None:
-    """Have a task instance say that it landed another video, a long one whose index is at the end."""
+def plant(
+    airflow: UiAirflow, run: DagRun, copied: int, uri: str, size: int, *, map_index: int | None = None
+) -> None:
+    """Have a task instance say that it landed another video.
+
+    :param copied: whose record it is.
+    :param map_index: whose it becomes; None for the same one.
+    """
     with closing(sqlite3.connect(airflow.database, timeout=30)) as database, database:
-        where = "run_id = ? AND task_id = ? AND map_index = ? AND key = 'video_status'"
-        names = (run.run_id, DOWNLOAD, map_index)
-        (stored,) = database.execute(f"SELECT value FROM xcom WHERE {where}", names).fetchone()  # noqa: S608
-        twice = isinstance(json.loads(stored), str)
-        status = json.loads(json.loads(stored)) if twice else json.loads(stored)
-        status["files"][0] |= {
-            "uri": uri,
-            "size": len(content),
-            "duration": 60.0,
-            "width": 160,
-            "height": 120,
-        }
-        value = json.dumps(json.dumps(status)) if twice else json.dumps(status)
-        database.execute(f"UPDATE xcom SET value = ? WHERE {where}", (value, *names))  # noqa: S608
+        database.row_factory = sqlite3.Row
+        found = (
+            "SELECT * FROM xcom WHERE run_id = ? AND task_id = ? AND map_index = ? AND key = 'video_status'"
+        )
+        row = dict(database.execute(found, (run.run_id, DOWNLOAD, copied)).fetchone())
+        twice = isinstance(json.loads(row["value"]), str)
+        told = json.loads(json.loads(row["value"])) if twice else json.loads(row["value"])
+        told["files"][0] |= {"uri": uri, "size": size, "duration": 60.0, "width": 160, "height": 120}
+        row["value"] = json.dumps(json.dumps(told)) if twice else json.dumps(told)
+        row["map_index"] = copied if map_index is None else map_index
+        places = ", ".join("?" for _ in row)
+        database.execute(f"INSERT OR REPLACE INTO xcom VALUES ({places})", [*row.values()])  # noqa: S608
 
 
 def multiply(airflow: UiAirflow, run: DagRun, times: int) -> None:

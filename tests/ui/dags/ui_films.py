@@ -64,5 +64,27 @@ def ui_one_of_each() -> None:
     no_video()
 
 
+@dag(schedule=None, catchup=False, params={"destination": Param("file:///tmp/videos/", type="string")})
+def ui_lists() -> None:
+    how = {"model": "veo3.1-fast", "deferrable": True, "poll_interval": 5, "max_generations": 1}
+    listed = VideoGenerateOperator(
+        task_id="listed", prompts=["a lighthouse at dawn", "a glass of water", "a fox in the snow"], **how
+    )
+    VideoDownloadOperator(task_id="land", videos=listed.output, destination="{{ params.destination }}")
+    VideoGenerateOperator(task_id="half", prompts=["a heron at a pond", "a riddle [fail]"], **how)
+    VideoGenerateOperator(
+        task_id="slow", prompts=["a glacier [time=600]", "a river of ice [time=900]"], **how
+    )
+
+    @task.video(**how)
+    def decorated() -> str:
+        return "two foxes [videos=2]"
+
+    VideoDownloadOperator(
+        task_id="land_all", video=decorated(), all_videos=True, destination="{{ params.destination }}"
+    )
+
+
 ui_films()
+ui_lists()
 ui_one_of_each()
