@@ -9,13 +9,21 @@ const airflow = (() => {
 })();
 
 // -- light and dark ----------------------------------------------------------------------------------------
+function colourBehind(element) {
+  for (let under = element; under; under = under.parentElement) {
+    const colour = airflow.getComputedStyle(under).backgroundColor;
+    if (!/^transparent$|^rgba\(.*, 0\)$|\/ 0\)$/.test(colour)) return colour;
+  }
+  return null;
+}
+
 function followTheme() {
   const root = document.documentElement;
   let dark = matchMedia("(prefers-color-scheme: dark)").matches;
   if (airflow) {
     dark = airflow.document.documentElement.classList.contains("dark");
-    const back = airflow.getComputedStyle(airflow.document.body).backgroundColor;
-    if (!/^(transparent|rgba\(.*, 0\))$/.test(back)) root.style.setProperty("--back", back);
+    const back = colourBehind(window.frameElement);
+    if (back) root.style.setProperty("--back", back);
   } else {
     const chosen = localStorage.getItem("theme");
     if (chosen === "dark" || chosen === "light") dark = chosen === "dark";
@@ -112,10 +120,11 @@ refresh(document.getElementById("page"));
 const filters = document.querySelector(".filters");
 filters?.addEventListener("change", () => filters.requestSubmit());
 
-// A poster is the first picture of the video. One player at a time makes them, for the cards in sight: browsers
-// give a page some dozens of players, and a gallery may have hundreds of cards.
+// A poster is the first picture of the video. A few players make them, for the cards in sight: browsers give a
+// page some dozens of players, and a gallery may have hundreds of cards.
+const PLAYERS = 3;
 const wanted = [];
-let drawing = false;
+let players = 0;
 
 function picture(url) {
   return new Promise((resolve, reject) => {
@@ -143,8 +152,8 @@ function picture(url) {
 }
 
 async function draw() {
-  if (drawing) return;
-  drawing = true;
+  if (players === PLAYERS) return;
+  players += 1;
   while (wanted.length) {
     const place = wanted.shift();
     if (!place.isConnected || !place.dataset.video) continue;
@@ -159,7 +168,7 @@ async function draw() {
       place.classList.add("unplayable-picture");
     }
   }
-  drawing = false;
+  players -= 1;
 }
 
 const inSight = new IntersectionObserver((entries) => {
@@ -170,7 +179,7 @@ const inSight = new IntersectionObserver((entries) => {
       wanted.splice(wanted.indexOf(target), 1);
     }
   }
-  draw();
+  for (let player = 0; player < PLAYERS; player += 1) draw();
 }, { rootMargin: "150px" });
 
 function observePictures(of) {

@@ -73,7 +73,9 @@ def ui_lists() -> None:
     VideoDownloadOperator(task_id="land", videos=listed.output, destination="{{ params.destination }}")
     VideoGenerateOperator(task_id="half", prompts=["a heron at a pond", "a riddle [fail]"], **how)
     VideoGenerateOperator(
-        task_id="slow", prompts=["a glacier [time=600]", "a river of ice [time=900]"], **how
+        task_id="slow",
+        prompts=["a glacier [time=600]", "a river of ice [time=900]"],
+        **{**how, "model": "sora-2"},
     )
 
     @task.video(**how)
