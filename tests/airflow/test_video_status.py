@@ -110,7 +110,7 @@ class TestListOfPrompts:
         assert "moderation" in owl["error"]
 
         gateway.finish()
-        ends = [Done(End.SUCCEEDED, fox["video_id"], "there", {"state": "succeeded"}).as_event()]
+        ends = [Done(End.SUCCEEDED, fox["video_id"], "there", {**fox, "state": "succeeded"}).as_event()]
         ends.append(Done(End.FAILED, heron["video_id"], "video x failed: too dark", {}).as_event())
         with pytest.raises(AirflowException) as caught:
             getattr(film(**arguments), waiting.method_name)(context_of(ti), event={"ends": ends})
