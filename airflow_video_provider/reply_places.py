@@ -108,11 +108,18 @@ def first(body: object, rows: Iterable[Row]) -> Any:
 
 
 def places_in(body: object, groups: Iterable[Group]) -> Iterator[tuple[object, Place]]:
-    """The places of a body that may be there, each below its holder."""
+    """The places of a body that may be there, each below its holder.
+
+    There are hundreds that are not, and passing over them is much of what it costs to read a reply: so a
+    look at a place's first step comes before all others.
+    """
+    if not isinstance(body, dict):
+        return
     for common, below in groups:
-        holder = at(body, common) if common else body
-        if isinstance(holder, dict):
-            yield from ((holder, place) for place in below)
+        if not common or common[0] in body:
+            holder = at(body, common)
+            if isinstance(holder, dict):
+                yield from ((holder, place) for place in below if place[0] in holder)
 
 
 _LISTS_OF_URLS = (

@@ -32,6 +32,9 @@ PYTHONS = {
     "3.2": ("3.11", "3.12", "3.13"),
     "3.3": ("3.11", "3.12", "3.13"),
 }
+#: Two processes share the files of tests between them, as in the Makefile: a pair takes half the time.
+SHARED = ("--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+TESTS = (*SHARED, "tests/airflow", "-m", "not slow")
 HEAD = "| Airflow | Python | passed | skipped | failed | on |"
 
 
@@ -122,6 +125,20 @@ class Outcome:
 _COUNTED = ("tests", "skipped", "failures", "errors")
 
 
+def tested(python: Path, folder: Path, instead: Sequence[str]) -> tuple[Outcome, bool]:
+    """Run the tests in an environment.
+
+    :param folder: of the environment; what pytest counted is kept beside it.
+    :param instead: arguments of pytest, in place of all of :data:`TESTS`.
+    :returns: what was counted, and whether pytest calls it a success.
+    """
+    report = folder.with_name(f"{folder.name}.xml")
+    report.unlink(missing_ok=True)
+    command = [str(python), "-m", "pytest", "-q", f"--junit-xml={report}", *(instead or TESTS)]
+    done = subprocess.run(command, check=False, cwd=ROOT)  # noqa: S603
+    return Outcome.read(report) if report.is_file() else Outcome(0, 0, 1), done.returncode == 0
+
+
 def row(pair: Pair, outcome: Outcome) -> str:
     today = datetime.now(UTC).date().isoformat()
     counts = f"{outcome.passed} | {outcome.skipped} | {outcome.failed}"
@@ -151,21 +168,18 @@ def main() -> int:
     if unknown := set(arguments.only) - {str(pair) for pair in known}:
         parser.error(f"no such pair: {', '.join(sorted(unknown))}; there are {', '.join(map(str, known))}")
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    uv, wanted = arguments.uv.absolute(), ["--editable", ".[s3,media,sandbox,fast]", "--group", "test"]
+    # All of them first: what cannot be installed is known before an hour of tests, not after it.
+    pythons = {
+        pair: environment(uv, pair, pair.folder(arguments.folder, "airflow"), wanted) for pair in chosen
+    }
     failed = []
-    for pair in chosen:
+    for pair, python in pythons.items():
         print(f"== Airflow {pair.airflow}, Python {pair.python}", flush=True)
-        folder = pair.folder(arguments.folder, "airflow")
-        wanted = ["--editable", ".[s3,media,sandbox,fast]", "--group", "test"]
-        python = environment(arguments.uv.absolute(), pair, folder, wanted)
-        report = arguments.folder / f"{folder.name}.xml"
-        report.unlink(missing_ok=True)
-        what = arguments.pytest or ["tests/airflow", "-m", "not slow"]
-        command = [str(python), "-m", "pytest", "-q", f"--junit-xml={report}", *what]
-        done = subprocess.run(command, check=False, cwd=ROOT)  # noqa: S603
-        outcome = Outcome.read(report) if report.is_file() else Outcome(0, 0, 1)
+        outcome, good = tested(python, pair.folder(arguments.folder, "airflow"), arguments.pytest)
         if not arguments.pytest:  # what is less than all of it proves nothing about a version
             PAGE.write_text(with_rows(PAGE.read_text("utf-8"), [row(pair, outcome)], known), "utf-8")
-        if done.returncode:
+        if not good:
             failed.append(str(pair))
     print(f"failed: {', '.join(failed)}" if failed else "all passed", flush=True)
     return 1 if failed else 0

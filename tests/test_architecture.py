@@ -30,6 +30,7 @@ FLOORS = (
         "ledger",
         "paying",
         "remembering",
+        "resuming",
         "submitting",
         "submitting_many",
         "cancelling",

@@ -59,7 +59,9 @@ class _VideoDecoratedOperator(DecoratedOperator, VideoGenerateOperator):
         arguments = KeywordParameters.determine(self.python_callable, self.op_args, context).unpacking()
         returned = self.python_callable(*self.op_args, **{**arguments, **self.op_kwargs})
         self._take(_request_of(returned, self.python_callable.__name__))
-        return super().execute(context)
+        # Past DecoratedOperator's, which in 3.0 calls a method that no operator has there. It would push
+        # multiple outputs, which Airflow does itself since.
+        return VideoGenerateOperator.execute(self, context)
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], asked: Mapping[str, Any] | None = None

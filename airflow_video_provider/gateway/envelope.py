@@ -121,8 +121,8 @@ def claimed_status(body: object) -> int | None:
     for holder in (error, body):
         for name in ("code", "status", "status_code", "statusCode"):
             value = holder.get(name)
-            if not isinstance(value, bool) and re.fullmatch(r"[45]\d\d", str(value)):
-                return int(str(value))
+            if isinstance(value, int | str) and re.fullmatch(r"[45]\d\d", text := str(value)):
+                return int(text)
     status = base.get("status_code")
     if isinstance(status, bool) or not isinstance(status, int) or not status:
         return None

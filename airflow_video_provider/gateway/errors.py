@@ -131,7 +131,7 @@ def wrapped_error(body: object, *, headers: Mapping[str, str]) -> GatewayError |
     claimed = claimed_status(body)
     # A healthy task may have a type of its own ("create", "video"), and MiniMax says "success" with a 0.
     envelope = read_envelope({name: value for name, value in body.items() if name not in ("type", "output")})
-    complaint = read_envelope({"error": body.get("error")}).message
+    complaint = read_envelope({"error": body["error"]}).message if body.get("error") else ""
     if claimed is None and not envelope.code and (not complaint or says_nothing(complaint)):
         return None
     said = _Said.of(body, "", html=False, status=claimed or 200, wrapped=True)

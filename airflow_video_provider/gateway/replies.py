@@ -49,15 +49,22 @@ def understand_query(dialect: Dialect, video_id: str, content_url: str | None) -
     """
 
     def understand(body: Any, headers: Mapping[str, str]) -> VideoTask:
-        error = wrapped_error(body, headers=headers)
-        # An id is no sign of life beside a status that claims an error.
-        claimed = claimed_status(body) is not None
-        if error is not None and not says_something_of_a_task(_without_envelope(body), beside_an_id=claimed):
+        if not _is_of_a_task(body) and (error := wrapped_error(body, headers=headers)) is not None:
             raise error
         task = VideoTask.from_reply(body, video_id=video_id, dialect=dialect)
         return _at_our_address(task, content_url, dialect) if content_url else task
 
     return understand
+
+
+def _is_of_a_task(body: object) -> bool:
+    """Whether a body tells of a task. An id is no sign of life beside a status that claims an error."""
+    if not isinstance(body, dict):
+        return False
+    inner = _without_envelope(body)
+    if says_something_of_a_task(inner, beside_an_id=True):
+        return True
+    return claimed_status(body) is None and says_something_of_a_task(inner)
 
 
 def task_in_an_error(content: bytes) -> str | None:

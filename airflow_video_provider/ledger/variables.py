@@ -13,6 +13,7 @@ from airflow_video_provider.ledger.record import (
     Ended,
     LedgerUnreadable,
     Submission,
+    in_order,
     read_items,
     read_json,
     read_record,
@@ -94,18 +95,19 @@ class VariableLedger(EntryLedger):
         and goes with a later success of any task.
         """
         if not _is_airflow_2():
-            if all(submission.ended is Ended.SUCCEEDED for submission in self.read()):
+            # Otherwise a Clear has begun another attempt meanwhile, which needs it.
+            if _has_succeeded(self.read()):
                 self.clear()
             return
-        entries: dict[str, list[tuple[str, tuple[Submission, ...] | None]]] = defaultdict(list)
-        for key, submissions, _ in variables_in_database():
-            entries[task_instance_of(key)].append((key, submissions))
-        for of_one in entries.values():
-            found = [submissions for _, submissions in of_one]
-            # The keys of a list's items are an entry without submissions.
-            if any(found) and all(s is not None and all(map(_is_over, s)) for s in found):
-                for key, _ in of_one:
-                    self._remove(key)
+        found: dict[str, dict[str, list[Submission] | None]] = defaultdict(dict)
+        stored = [(key, submissions) for key, submissions, _ in variables_in_database()]
+        for key, submissions in stored:
+            items, item = found[task_instance_of(key)], _item_of(key)
+            known = items.get(item, [])
+            items[item] = None if known is None or submissions is None else [*known, *submissions]
+        for key, _ in stored:
+            if _are_over(found[task_instance_of(key)].values()):
+                self._remove(key)
 
     def item(self, key: str) -> VariableLedger:
         """See :meth:`Ledger.item`; Airflow's list of Variables shows it beside the others of the task."""
@@ -139,9 +141,8 @@ class VariableLedger(EntryLedger):
             self.after_success()
             return
         ledgers = {key: self.item(key) for key in self.items()} | {"": self}
-        last = {key: history[-1] for key, each in ledgers.items() if (history := each.read())}
-        # Otherwise a Clear has begun another attempt meanwhile, which needs it.
-        if all(submission.ended is Ended.SUCCEEDED for key, submission in last.items() if key not in left):
+        histories = {key: history for key, each in ledgers.items() if (history := each.read())}
+        if all(_has_succeeded(history) for key, history in histories.items() if key not in left):
             for ledger in (*ledgers.values(), self._index):
                 for name in ledger._names_there():
                     self._remove(name)
@@ -163,10 +164,24 @@ def _is_airflow_2() -> bool:
     return __version__.startswith("2.")
 
 
-def _is_over(submission: Submission) -> bool:
-    over = time.time() - SUCCESS_IS_FINAL_AFTER
-    done = submission.ended is Ended.SUCCEEDED and (submission.ended_at or over) < over
-    return done and not submission.keep
+def _has_succeeded(history: Sequence[Submission]) -> bool:
+    """Whether the last submission did; the generations before it may have failed."""
+    return bool(history) and history[-1].ended is Ended.SUCCEEDED
+
+
+def _are_over(items: Iterable[list[Submission] | None]) -> bool:
+    """Whether all items of a task instance have succeeded for good, and none is to be kept.
+
+    :param items: the submissions of each, None where they cannot be understood.
+    """
+    before = time.time() - SUCCESS_IS_FINAL_AFTER
+    histories = [None if item is None else in_order(item) for item in items]
+    return any(histories) and not any(
+        history is None
+        or any(submission.keep for submission in history)
+        or (history and not (_has_succeeded(history) and (history[-1].ended_at or before) <= before))
+        for history in histories
+    )
 
 
 def variables_in_database() -> list[tuple[str, tuple[Submission, ...] | None, str]]:
@@ -181,6 +196,15 @@ def variables_in_database() -> list[tuple[str, tuple[Submission, ...] | None, st
         rows = session.query(Variable).filter(Variable.key.like(f"{VARIABLE_PREFIX}%")).all()
         found = [(row.key, row.val or "", row.description or "") for row in rows]
     return [(key, understood(text), description) for key, text, description in sorted(found)]
+
+
+def _item_of(key: str) -> str:
+    """The part of a Variable's name that tells the items of a list apart, without the attempt's number.
+
+    An item's own key has a hyphen: it is never taken for a number.
+    """
+    _, *rest = key.removeprefix(VARIABLE_PREFIX).split(".")
+    return ".".join(part for part in rest if not part.isdigit())
 
 
 def task_instance_of(key: str) -> str:

@@ -33,10 +33,11 @@ from airflow_video_provider.operators.knobs import KNOBS, asked_of, given
 from airflow_video_provider.operators.list_items import check_arguments
 from airflow_video_provider.paying import NotRemembered
 from airflow_video_provider.remembering import not_remembered, noted, read, tidied_up
+from airflow_video_provider.resuming import ResumesItsOwnAttempt
 from airflow_video_provider.submitting import Submitter
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from airflow_video_provider.video_status import VideoStatus, failures_told, tell
-from airflow_video_provider.waiting import SAFETY_NET, Waits, check_seconds
+from airflow_video_provider.waiting import Waits, check_seconds
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["VideoGenerateOperator"]
 
 
-class VideoGenerateOperator(BaseOperator):
+class VideoGenerateOperator(ResumesItsOwnAttempt, BaseOperator):
     """Submit a video generation, wait for it without a worker slot, and return the task as plain JSON.
 
     The generation is paid for once. A retry re-attaches to what the attempt before it paid for, and a create
@@ -228,7 +229,7 @@ class VideoGenerateOperator(BaseOperator):
             done = self._look(hook, watch, task)
             self._cancellation = None
         if done is None:
-            self._defer(watch)
+            self._defer(watch, context)
         return self._result(done, ledger, submission, context)
 
     @failures_told
@@ -305,18 +306,14 @@ class VideoGenerateOperator(BaseOperator):
             return verdict
         return None if self.deferrable else hook.wait(watch, delay=verdict.seconds)
 
-    def _defer(self, watch: TaskWatch) -> NoReturn:
-        left = max((watch.deadline or 0.0) - time.time(), 0.0)
-        self.defer(
-            trigger=VideoTaskTrigger(
-                video_conn_id=self.video_conn_id,
-                video_id=watch.video_id,
-                cancel_on_kill=self.cancel_on_kill,
-                **self.waits.of_trigger(watch),
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=left) + SAFETY_NET,
+    def _defer(self, watch: TaskWatch, context: Context) -> NoReturn:
+        trigger = VideoTaskTrigger(
+            video_conn_id=self.video_conn_id,
+            video_id=watch.video_id,
+            cancel_on_kill=self.cancel_on_kill,
+            **self.waits.of_trigger(watch),
         )
+        self.defer_for(max((watch.deadline or 0.0) - time.time(), 0.0), trigger, context)
 
     # -- the end -------------------------------------------------------------------------------------------
 

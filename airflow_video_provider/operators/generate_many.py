@@ -12,7 +12,6 @@ import heapq
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,7 +44,7 @@ from airflow_video_provider.remembering import noted, reading, tidied_up
 from airflow_video_provider.submitting_many import Settled, name_of
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
 from airflow_video_provider.video_status import list_status, tell
-from airflow_video_provider.waiting import SAFETY_NET, xcom_of
+from airflow_video_provider.waiting import xcom_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -197,16 +196,13 @@ class VideoList:
             if row.submission and row.error is None
         ]
         self._push(VIDEOS, videos)
-        deadline, now = self._deadline(), time.time()
-        self._operator.defer(
-            trigger=VideoTaskListTrigger(
-                video_conn_id=self._operator.video_conn_id,
-                video_ids=xcom_of(self._context["ti"], VIDEOS),
-                **self._operator.waits.of_list_trigger(deadline),
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(deadline - now, 0.0)) + SAFETY_NET,
+        deadline = self._deadline()
+        trigger = VideoTaskListTrigger(
+            video_conn_id=self._operator.video_conn_id,
+            video_ids=xcom_of(self._context["ti"], VIDEOS),
+            **self._operator.waits.of_list_trigger(deadline),
         )
+        self._operator.defer_for(max(deadline - time.time(), 0.0), trigger, self._context)
 
     def _wait(self, hook: VideoHook) -> dict[str, Done]:
         """Wait here, one query after the other."""

@@ -28,17 +28,12 @@ from airflow_video_provider.gateway.verdict import Done, End
 from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER, TaskWatch
 from airflow_video_provider.hooks.many import Awaited, ListWait
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
+from airflow_video_provider.resuming import ResumesItsOwnAttempt
 from airflow_video_provider.sensors.from_trigger import start_trigger_args, why_not_from_trigger
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
 from airflow_video_provider.video_status import VideoStatus, failures_told, list_status, tell
-from airflow_video_provider.waiting import (
-    SAFETY_NET,
-    Waits,
-    video_id_of,
-    video_ids_of,
-    xcom_of,
-)
+from airflow_video_provider.waiting import Waits, video_id_of, video_ids_of, xcom_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -60,7 +55,7 @@ IDS_KEY = "video_ids"
 _NOT_GIVEN: Any = object()
 
 
-class VideoTaskSensor(BaseSensorOperator):
+class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
     """Wait until a gateway has finished a video, or a list of them; return the task as plain JSON.
 
     Asking is free: a retry of the sensor asks again and pays nothing. A failed generation fails the sensor
@@ -191,17 +186,14 @@ class VideoTaskSensor(BaseSensorOperator):
             self._tell(context["ti"], hook, watch)
             done = hook.wait(watch, first_contact_only=True)
         if done is None:
-            self._defer(watch)
+            self._defer(watch, context)
         return self._result(done)
 
-    def _defer(self, watch: TaskWatch) -> NoReturn:
-        self.defer(
-            trigger=VideoTaskTrigger(
-                video_conn_id=self.video_conn_id, video_id=watch.video_id, **self.waits.of_trigger(watch)
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout) + SAFETY_NET,
+    def _defer(self, watch: TaskWatch, context: Context) -> NoReturn:
+        trigger = VideoTaskTrigger(
+            video_conn_id=self.video_conn_id, video_id=watch.video_id, **self.waits.of_trigger(watch)
         )
+        self.defer_for(self.timeout, trigger, context)
 
     @failures_told
     def execute_complete(
@@ -279,16 +271,13 @@ class VideoTaskSensor(BaseSensorOperator):
             raise _RAISED[done.end](done.message)
         ti = context["ti"]
         ti.xcom_push(key=IDS_KEY, value=ids)
-        self.defer(
-            trigger=VideoTaskListTrigger(
-                video_conn_id=self.video_conn_id,
-                video_ids=xcom_of(ti, IDS_KEY),
-                fail_if=self.fail_if,
-                **self.waits.of_list_trigger(watch.deadline),
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout) + SAFETY_NET,
+        trigger = VideoTaskListTrigger(
+            video_conn_id=self.video_conn_id,
+            video_ids=xcom_of(ti, IDS_KEY),
+            fail_if=self.fail_if,
+            **self.waits.of_list_trigger(watch.deadline),
         )
+        self.defer_for(self.timeout, trigger, context)
 
     def _poke_many(self, context: Context) -> PokeReturnValue:
         # Every poke is a process of its own: there is no "a few more times".

@@ -54,7 +54,7 @@ _TIME_DELTA = {
 }
 _BLOCKED = re.compile(r"async thread was blocked for (\d+\.\d+) seconds")
 #: Seconds of the phases.
-CALM, FROZEN, AFTER, RESTARTED = 25.0, 25.0, 40.0, 10.0
+CALM, FROZEN, AFTER, RESTARTED = 50.0, 25.0, 40.0, 10.0
 #: Windows that the calm phase is measured in.
 WINDOWS = 5
 
@@ -143,7 +143,7 @@ def _begin(airflow: Triggerer, gateway: MeasuredGateway, who: str) -> tuple[dict
     airflow.cli("dags", "trigger", "--run-id", who, "waiting")
     numbers = [number_of(time.time(), count) for count in range(WAITS)]
     # Those beside fire one after the other: in the calm, while the gateway is frozen, and after.
-    deltas = [45.0 + 4 * count for count in range(BESIDE)]
+    deltas = [45.0 + 5 * count for count in range(BESIDE)]
     kind = _TIME_DELTA[airflow.version[0]]
     moments = airflow.defer(
         {"run_id": who, "task_id": "beside", "time_delta": kind, "deltas": deltas},

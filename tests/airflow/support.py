@@ -283,6 +283,12 @@ def deferred(call: Any, *args: Any) -> TaskDeferred:
     return caught.value
 
 
+def resume(operator: Any, waiting: TaskDeferred, event: Mapping[str, Any], context: Any) -> Any:
+    """Go on after a deferral, in an instance that knows nothing of it, as a worker does."""
+    handed = json.loads(json.dumps({**(waiting.kwargs or {}), "event": event}))
+    return operator.resume_execution(waiting.method_name, handed, context)
+
+
 def restarted(trigger: T, **changes: Any) -> T:
     """The trigger as another triggerer makes it: from nothing but its row in the database."""
     kind = type(trigger)
@@ -345,8 +351,7 @@ def finish(prompt: str | None = "a fox in the snow", context: Any = None, **chan
     try:
         return film(prompt, **changes).execute(context)
     except TaskDeferred as waiting:
-        resumed = film(prompt, **changes)
-        return getattr(resumed, waiting.method_name)(context, event=run(waiting.trigger))
+        return resume(film(prompt, **changes), waiting, run(waiting.trigger), context)
 
 
 def refused(prompt: str | None = "a fox in the snow", **changes: Any) -> AirflowException:

@@ -40,9 +40,11 @@ from tests.airflow.support import (
     dag_file,
     film,
     restarted,
+    resume,
     run,
     states,
 )
+from tests.conftest import AIRFLOW
 
 FOX, HERON, OWL = "a fox in the snow", "a heron in the reeds", "an owl at night"
 #: What each Airflow has; files are files on both.
@@ -662,7 +664,7 @@ class TestTheDeferredWait:
     def resumed(self, memory: Memory, waiting: Any, prompts: list[Any]) -> Any:
         operator = film(None, prompts=prompts, **memory.arguments)
         event = run(restarted(waiting.trigger, first_poll_at=0.0, poll_interval=0.05))
-        return getattr(operator, waiting.method_name)(context_of(memory.ti, memory.store), event=event)
+        return resume(operator, waiting, event, context_of(memory.ti, memory.store))
 
     def test_is_one_small_trigger_for_all(self, stored: Memory, gateway: Gateway) -> None:
         prompts = [f"{FOX} {number}" for number in range(40)]
@@ -703,7 +705,7 @@ class TestTheDeferredWait:
             )
         del memory.ti.xcoms["list_items"]
         with pytest.raises(AirflowException, match="a retry re-attaches to what is paid for"):
-            getattr(operator, waiting.method_name)(context_of(memory.ti, memory.store), event={"ends": []})
+            resume(operator, waiting, {"ends": []}, context_of(memory.ti, memory.store))
         memory.retry()
         assert len(attempt(memory, FOX, HERON)) == 2
         assert gateway.paid == 2
@@ -790,6 +792,8 @@ class TestInADag:
     def test_a_list_from_upstream_is_paid_once_through_all_retries(
         self, gateway: Gateway, deferrable: bool, timeout: int, seconds: int
     ) -> None:
+        if deferrable and AIRFLOW == (3, 0):
+            pytest.skip("no trigger reads an XCom in the `dag.test()` of 3.0; in its triggerer they do")
         prompts = [f"{animal} [time={seconds}]" for animal in (FOX, HERON, OWL, FOX)]
         name = f"list_{deferrable}_{timeout}"
         source = DAG.format(name=name, prompts=prompts, timeout=timeout, deferrable=deferrable)

@@ -1189,6 +1189,29 @@ class TestAVariable:
         kept.attempt()
         assert gateway.paid == 2
 
+    @pytest.mark.parametrize("airflow_2", [False, True])
+    def test_goes_with_the_success_of_a_later_generation(
+        self,
+        connection: str,
+        gateway: Gateway,
+        clock: Clock,
+        variables: Variables,
+        listeners: Listeners,
+        monkeypatch: pytest.MonkeyPatch,
+        airflow_2: bool,
+    ) -> None:
+        monkeypatch.setattr(kept_in_variables, "_is_airflow_2", lambda: airflow_2)
+        monkeypatch.setattr(kept_in_variables, "variables_in_database", lambda: self.listed(variables))
+        memory = Memory()
+        memory.refused("a fox [fail]")
+        assert variables
+        memory.retry()
+        memory.attempt("a fox [time=1]")
+        assert gateway.paid == 2
+        clock.sleep(kept_in_variables.SUCCESS_IS_FINAL_AFTER + 60)
+        listeners.succeed(memory.ti)
+        assert variables == {}
+
     def test_is_not_removed_by_a_worker_whose_task_was_cleared_meanwhile(
         self, connection: str, gateway: Gateway, clock: Clock, variables: Variables, listeners: Listeners
     ) -> None:

@@ -25,6 +25,7 @@ from tests.airflow.support import (
     context_of,
     dag_file,
     deferred,
+    resume,
     run,
     states,
 )
@@ -49,8 +50,7 @@ def finish(video_id: Any, **changes: Any) -> Any:
     try:
         return sensor(video_id, **changes).execute(context)
     except TaskDeferred as waiting:
-        kwargs = {"event": run(waiting.trigger)}
-        return sensor(video_id, **changes).resume_execution(waiting.method_name, kwargs, context)
+        return resume(sensor(video_id, **changes), waiting, run(waiting.trigger), context)
 
 
 def refused(video_id: Any, **changes: Any) -> AirflowException:

@@ -14,7 +14,16 @@ from airflow_video_provider.get_provider_info import get_provider_info
 from airflow_video_provider.operators.video import VideoGenerateOperator
 from scripts.local_airflow import LocalAirflow
 from scripts.services import Sandbox
-from tests.airflow.support import MODEL, Clock, Gateway, StateStore, TaskInstance, context_of, run
+from tests.airflow.support import (
+    MODEL,
+    Clock,
+    Gateway,
+    StateStore,
+    TaskInstance,
+    context_of,
+    resume,
+    run,
+)
 
 
 def made(function: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
@@ -30,9 +39,7 @@ def attempt(function: Callable[..., Any], *args: Any, context: Any = None, **arg
     try:
         return made(function, *args, **arguments).execute(context)
     except TaskDeferred as waiting:
-        resumed = made(function, *args, **arguments)
-        resume = getattr(resumed, waiting.method_name)
-        return resume(context, event=run(waiting.trigger), **(waiting.kwargs or {}))
+        return resume(made(function, *args, **arguments), waiting, run(waiting.trigger), context)
 
 
 class TestTheFunction:

@@ -24,7 +24,16 @@ from airflow_video_provider.gateway.ends import ListEnd
 from airflow_video_provider.hooks import many
 from airflow_video_provider.sensors.video import VideoTaskSensor
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
-from tests.airflow.support import Gateway, TaskInstance, context_of, dag_file, deferred, events_of, states
+from tests.airflow.support import (
+    Gateway,
+    TaskInstance,
+    context_of,
+    dag_file,
+    deferred,
+    events_of,
+    resume,
+    states,
+)
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -347,8 +356,7 @@ def wait(ti: TaskInstance, videos: Any, **changes: Any) -> Any:
     try:
         return sensor(videos, **changes).execute(context)
     except TaskDeferred as waiting:
-        resumed = sensor(videos, **changes)
-        return resumed.resume_execution(waiting.method_name, {"event": event_of(waiting.trigger)}, context)
+        return resume(sensor(videos, **changes), waiting, event_of(waiting.trigger), context)
 
 
 def refused(ti: TaskInstance, videos: Any, **changes: Any) -> AirflowException:

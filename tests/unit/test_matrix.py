@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from scripts.matrix import HEAD, PAGE, PYTHONS, Outcome, Pair, pairs, row, with_rows
+from scripts.matrix import HEAD, PAGE, PYTHONS, ROOT, SHARED, Outcome, Pair, pairs, row, with_rows
 
 KNOWN = [Pair("2.11.2", "3.11"), Pair("3.3.2", "3.11"), Pair("3.3.2", "3.12")]
 EMPTY = f"# Page\n\n{HEAD}\n| --- | --- | --- | --- | --- | --- |\n\nAfter.\n"
@@ -43,6 +43,11 @@ def test_a_report_counts_errors_as_failures(tmp_path: Path) -> None:
         '<testsuites><testsuite tests="9" skipped="2" failures="1" errors="1"/></testsuites>', "utf-8"
     )
     assert Outcome.read(report) == Outcome(passed=5, skipped=2, failed=2)
+
+
+def test_a_pair_is_tested_by_as_many_processes_as_make_test() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert f"SHARED := {' '.join(SHARED)}\n" in makefile
 
 
 def test_there_are_constraints_for_every_supported_airflow() -> None:

@@ -25,13 +25,14 @@ def slow_video() -> None:
     )
     VideoGenerateOperator(
         task_id="hasty",
-        prompt="a snail [time=20]",
+        # The triggerer that the test restarts may be a quarter of a minute away.
+        prompt="a snail in haste [time=40]",
         model="sora-2",
         deferrable=True,
         poll_interval=1,
         schedule="fixed",
         timeout=7,
-        retries=30,
+        retries=60,
         retry_delay=timedelta(seconds=1),
         ledger_path="{{ params.ledger }}",
     )
