@@ -36,7 +36,7 @@ SHARED := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 
-.PHONY: help demo playground demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways docs matrix build benchmark-env benchmark-waiting servers nginx envs constraints clean
+.PHONY: help demo playground demo-cluster test unit arch lint format test-3.3 test-2.11 test-system test-gateways test-ui docs matrix build benchmark-env benchmark-waiting servers nginx chromium envs constraints clean
 .DEFAULT_GOAL := help
 # Two Airflows at once on two cores would only make both of them slow.
 .NOTPARALLEL:
@@ -75,6 +75,10 @@ test-2.11: $(ENV_2)/.stamp ## tests on Airflow 2.11
 test-gateways: $(ENV_3)/.stamp $(ENV_LITELLM)/.stamp nginx ## programs of others: a LiteLLM proxy, the openai client, FastAPI, Node, nginx
 	GATEWAYS_PYTHON=$(ENV_LITELLM)/bin/python $(PY_3) -m pytest tests/gateways
 	$(PY_3) -m pytest -p scripts.no_airflow tests/unit/gateway/test_real_servers.py
+
+test-ui: $(ENV_3)/.stamp $(ENV_31)/.stamp chromium ## Airflow's UI in a real browser, on 3.3 and 3.1 (UI_SCREENSHOTS=docs renews the pictures)
+	$(PY_3) -m pytest tests/ui
+	UI_AIRFLOW_PYTHON=$(PY_31) $(PY_3) -m pytest tests/ui
 
 benchmark-env: $(ENV_BENCHMARK)/.stamp ## the environment of benchmarks/: Airflow 3.3 with the peers, and matplotlib
 
@@ -118,6 +122,15 @@ nginx: ## nginx for the tests with programs of others: root gets it installed, f
 	@if ! command -v nginx >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get -qq update && \
 		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends nginx-light; \
+	fi
+
+chromium: ## the browser of test-ui: root gets it installed, others are told
+	@if ! command -v chromium >/dev/null; then \
+		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+			echo "missing: chromium; apt-get install chromium" >&2; exit 1; \
+		fi; \
+		apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium; \
 	fi
 
 envs: $(ENV_3)/.stamp $(ENV_2)/.stamp ## both environments, and nothing else

@@ -180,4 +180,15 @@ CONNECTION_FIELDS: tuple[ConnectionField, ...] = (
         _hosts,
         of_gateway=False,
     ),
+    ConnectionField(
+        "console_url",
+        "Console URL",
+        'The gateway\'s own page about a task, for people: Airflow shows it as the link "Gateway" of a task. '
+        "{video_id} stands for the task's id.",
+        "the gateway's page about a task, for people, with `{video_id}` in it: the link *Gateway* "
+        "[in Airflow's UI](ui.md)",
+        "https://console.example.com/tasks/{video_id}",
+        {"type": ["string", "null"]},
+        _text,
+    ),
 )

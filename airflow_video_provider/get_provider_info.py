@@ -58,6 +58,23 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"class-name": "airflow_video_provider.decorators.video.video_task", "name": "video"}
         ],
+        "config": {
+            "video_gateway": {
+                "description": "What Airflow's UI shows of videos.",
+                "options": {
+                    "ui_queries_gateway": {
+                        "description": (
+                            "Whether the api-server may query the gateway, through the task's connection, "
+                            "for the progress of a video whose Video tab is open."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "True",
+                    }
+                },
+            }
+        },
         "connection-types": [
             {
                 "hook-class-name": "airflow_video_provider.hooks.video.VideoHook",

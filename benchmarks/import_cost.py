@@ -26,6 +26,7 @@ SUBJECTS = {
     "airflow_video_provider all three": (
         "import airflow_video_provider.operators.video, airflow_video_provider.sensors.video"
     ),
+    "airflow_video_provider plugin": "import airflow_video_provider.plugin.plugin",
     "common-ai LLMBatchOperator (peer)": "import airflow.providers.common.ai.operators.llm_batch",
     "nothing (noise)": "pass",
 }

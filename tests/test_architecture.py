@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "airflow_video_provider"
 
 FLOORS = (
-    ("decorators", "operators", "sensors"),
+    ("decorators", "operators", "sensors", "plugin"),
     (
         "hooks",
         "triggers",
@@ -37,6 +37,7 @@ FLOORS = (
         "costs",
         "metrics",
         "waiting",
+        "video_status",
         "exceptions",
     ),
     ("gateway", "media"),
@@ -71,6 +72,12 @@ NEVER = (
     ),
     Never("a trigger polls: it never submits, downloads or remembers", ".triggers", (".media", ".ledger")),
     Never("a trigger is what operators and sensors start", ".triggers", (".operators", ".sensors")),
+    Never(
+        "every process of Airflow loads the plugin, and what stands in a Dag is not its",
+        ".plugin",
+        (".operators", ".sensors", ".triggers"),
+    ),
+    Never("a worker loads no web framework", ".operators", (".plugin", "fastapi", "starlette")),
     Never("Airflow reads the metadata without importing hooks", ".get_provider_info", ("airflow", ".hooks")),
 )
 

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -33,6 +33,16 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 def _is_header_value(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
+
+
+def _is_console_url(url: str) -> bool:
+    """Whether a browser may be sent there: ``javascript:`` is a URL, too."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    named = "{video_id}" in parts.path + parts.query + parts.fragment
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and url.isprintable() and named
 
 
 def normalise_base_url(base_url: str) -> str:
@@ -72,6 +82,8 @@ class GatewaySettings:
     :param verify: False to check no certificate, a path for a CA file of your own.
     :param create_encoding: ``json``, ``multipart`` (vLLM-Omni) or ``multipart_with_file`` where the gateway
         wants another than its dialect says; None for the dialect's.
+    :param console_url: http(s) URL of the gateway's own page about a task, for people; ``{video_id}`` stands
+        for the task's id.
     :param max_requests_per_second: a ceiling on the queries of one triggerer; None for none.
     :raises InvalidRequestError: naming the setting that is wrong.
     """
@@ -85,6 +97,7 @@ class GatewaySettings:
     verify: bool | str = True
     create_encoding: str | None = None
     max_requests_per_second: float | None = None
+    console_url: str | None = None
     spoken: Dialect = field(init=False, repr=False, compare=False)
     """The dialect as data."""
 
@@ -93,6 +106,11 @@ class GatewaySettings:
         if isinstance(self.headers, Mapping):  # settings are compared and hashed
             object.__setattr__(self, "headers", tuple(self.headers.items()))
         object.__setattr__(self, "spoken", self._spoken())
+        if self.console_url is not None and not _is_console_url(self.console_url):
+            raise InvalidRequestError(
+                f"console_url: {self.console_url!r} is no http:// or https:// URL with {{video_id}} in its "
+                "path, query or fragment"
+            )
         if not isinstance(self.timeout, int | float) or not 0 < self.timeout <= 3600:
             raise InvalidRequestError(f"timeout: {self.timeout!r} is not a number of seconds from 0 to 3600")
         rate = self.max_requests_per_second
@@ -121,6 +139,10 @@ class GatewaySettings:
             )
         file_field = dialect.file_field or "input_reference"
         return dialect.model_copy(update={"create_encoding": self.create_encoding, "file_field": file_field})
+
+    def console_page(self, video_id: str) -> str | None:
+        """The gateway's own page about a task; None where the settings name none."""
+        return self.console_url and self.console_url.replace("{video_id}", quote(video_id, safe=""))
 
     def request_headers(self) -> dict[str, str]:
         """The headers of every request. They carry the key: for this gateway's origin only."""

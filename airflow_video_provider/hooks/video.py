@@ -48,7 +48,7 @@ class VideoHook(BaseHook):
     :param video_conn_id: connection of type ``video_gateway``: host = base URL (scheme defaults to https;
         port and path prefix are honoured), password = API key, extra = ``dialect``, ``create_encoding``,
         ``timeout`` (seconds), ``headers``, ``forwarded_host``, ``verify``, ``allowed_hosts``,
-        ``max_requests_per_second``.
+        ``max_requests_per_second``, ``console_url``.
     """
 
     conn_name_attr = "video_conn_id"

@@ -195,7 +195,7 @@ class S3Store(S3FsStore):
         found: Mapping[str, Any] = self._call("head_object", Bucket=bucket, Key=key)
         return found
 
-    def _read(self, place: Destination, begin: int, end: int) -> bytes:
+    def read(self, place: Destination, begin: int, end: int) -> bytes:
         bucket, key = _split(place)
 
         def read() -> bytes:

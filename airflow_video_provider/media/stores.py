@@ -133,7 +133,7 @@ class Store:
         """
         with store_errors(place.uri):
             try:
-                found = json.loads(self._read(place, 0, READ_BLOCK))
+                found = json.loads(self.read(place, 0, READ_BLOCK))
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
                 return None
             return found if isinstance(found, dict) else None
@@ -148,7 +148,7 @@ class Store:
         digest = hashlib.sha256()
         for begin in range(0, size, READ_BLOCK):
             with store_errors(place.uri):
-                block = self._read(place, begin, min(begin + READ_BLOCK, size))
+                block = self.read(place, begin, min(begin + READ_BLOCK, size))
             digest.update(block)
             if copy is not None:
                 try:
@@ -157,7 +157,8 @@ class Store:
                     raise disk_error(error) from error
         return digest.hexdigest()
 
-    def _read(self, place: Destination, begin: int, end: int) -> bytes:
+    def read(self, place: Destination, begin: int, end: int) -> bytes:
+        """Return the bytes from *begin* up to *end* of what lies there; what raises is the store's own."""
         return bytes(self.patience.call(self.fs, "cat_file", place.path, begin, end))
 
     # -- putting -------------------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ class LocalStore(Store):
     def _stat(self, place: Destination) -> int | None:
         return os.stat(place.path).st_size
 
-    def _read(self, place: Destination, begin: int, end: int) -> bytes:
+    def read(self, place: Destination, begin: int, end: int) -> bytes:
         with open(place.path, "rb") as file:
             file.seek(begin)
             return file.read(end - begin)

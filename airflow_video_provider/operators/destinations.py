@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, ObjectStoragePath
 
 from airflow_video_provider.gateway.errors import InvalidRequestError
 
-__all__ = ["asset_uri", "dataset_name", "numbered", "numbered_path", "path_of", "s3_client_for"]
+__all__ = ["asset_uri", "dataset_name", "numbered", "numbered_path", "path_of"]
 
 
 def path_of(url: str) -> ObjectStoragePath:
@@ -35,19 +34,6 @@ def path_of(url: str) -> ObjectStoragePath:
             "and its connection there?"
         ) from None
     return path
-
-
-def s3_client_for(destination: ObjectStoragePath, url: str) -> tuple[Any, Any]:
-    """A boto3 client and its transfer settings, as Airflow makes them for an S3 destination; else None."""
-    if destination.protocol not in {"s3", "s3a"} or destination.fs.anon:
-        return None, None
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
-    hook = S3Hook(aws_conn_id=urlsplit(url).netloc.rpartition("@")[0] or None)
-    settings = hook.service_config
-    if settings.get("signer") or settings.get("proxy-uri"):  # of these only the filesystem knows
-        return None, None
-    return hook.get_conn(), hook.transfer_config if settings.get("transfer_config_args") else None
 
 
 def numbered(name: str, number: int) -> str:

@@ -18,10 +18,12 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_video_provider.exceptions import VideoDownloadFailed, sentences
 from airflow_video_provider.gateway.errors import InvalidRequestError
+from airflow_video_provider.hooks.s3 import s3_client
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
 from airflow_video_provider.media.options import Check, DownloadOptions, IfExists, check_choice
-from airflow_video_provider.operators.destinations import asset_uri, dataset_name, path_of, s3_client_for
+from airflow_video_provider.operators.destinations import asset_uri, dataset_name, path_of
 from airflow_video_provider.operators.fetching import Fetch, Quality, Wanted
+from airflow_video_provider.video_status import VideoStatus, download_status, failures_told, tell
 from airflow_video_provider.waiting import check_seconds, video_id_of
 
 if TYPE_CHECKING:
@@ -140,6 +142,11 @@ class VideoDownloadOperator(BaseOperator):
         self._cancel: threading.Event | None = None
         self._landed: list[dict[str, Any]] = []
 
+    def ui_status(self) -> VideoStatus:
+        """What Airflow's UI is told where nothing landed."""
+        return VideoStatus("download", conn_id=self.video_conn_id)
+
+    @failures_told
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]]:
         """Fetch, check, publish."""
         with VideoHook(self.video_conn_id) as hook:
@@ -149,6 +156,14 @@ class VideoDownloadOperator(BaseOperator):
             except InvalidRequestError as error:
                 raise AirflowFailException(str(error)) from None
             outcomes = fetch.run(tasks)
+            status = download_status(
+                self.video_conn_id,
+                ((wanted.video_id, outcome) for wanted, outcome in outcomes.items()),
+                tasks,
+                several=self.videos is not None or len(outcomes) > 1,
+                page=hook.get_conn().settings.console_page,
+            )
+            tell(self, context["ti"], status)
             failed = {wanted: error for wanted, error in outcomes.items() if isinstance(error, Exception)}
             of_one_task = self.all_videos and len(outcomes) > 1
             fate = fetch.fate(next(iter(tasks))) if failed and of_one_task else ""
@@ -198,7 +213,7 @@ class VideoDownloadOperator(BaseOperator):
             raise InvalidRequestError(
                 f"destination: {self.destination} has no file's name to number; end it with a slash"
             )
-        s3_client, s3_transfer_config = s3_client_for(destination, self.destination)
+        client, s3_transfer_config = s3_client(destination.fs, self.destination)
         common = {
             "destination": destination,
             "file_name": self.file_name if is_directory else None,
@@ -207,7 +222,7 @@ class VideoDownloadOperator(BaseOperator):
             "allowed_hosts": hook.allowed_hosts(),
             "temp_dir": self.temp_dir or None,
             "cancel": self._cancel,
-            "s3_client": s3_client,
+            "s3_client": client,
             "options": DownloadOptions(
                 **{
                     "verify": settings.verify,

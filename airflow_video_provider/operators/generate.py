@@ -36,6 +36,7 @@ from airflow_video_provider.remembering import not_remembered, noted, read, tidi
 from airflow_video_provider.resuming import ResumesItsOwnAttempt
 from airflow_video_provider.submitting import Submitter
 from airflow_video_provider.triggers.video import VideoTaskTrigger
+from airflow_video_provider.video_status import VideoStatus, failures_told, tell
 from airflow_video_provider.waiting import Waits, check_seconds
 
 if TYPE_CHECKING:
@@ -195,6 +196,11 @@ class VideoGenerateOperator(ResumesItsOwnAttempt, BaseOperator):
         self._cancellation: Cancellation | None = None
         self._list: VideoList | None = None
 
+    def ui_status(self) -> VideoStatus:
+        """What Airflow's UI is told before there is a video."""
+        return VideoStatus("generate", conn_id=self.video_conn_id, model=self.model, prompt=self.prompt)
+
+    @failures_told
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]] | None:
         """Validate, submit or re-attach, then wait."""
         if self.is_list:
@@ -212,6 +218,7 @@ class VideoGenerateOperator(ResumesItsOwnAttempt, BaseOperator):
             self._video_id = submission.video_id
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="video_id", value=submission.video_id)
+            tell(self, context["ti"], self._status_of(submission, hook))
             if not self.wait_for_completion:
                 task = task or queried(hook, submission)
                 return self._returned(task.as_json(), ledger, submission, context)
@@ -225,6 +232,7 @@ class VideoGenerateOperator(ResumesItsOwnAttempt, BaseOperator):
             self._defer(watch, context)
         return self._result(done, ledger, submission, context)
 
+    @failures_told
     def execute_complete(
         self, context: Context, event: dict[str, Any]
     ) -> dict[str, Any] | list[dict[str, Any]] | None:
@@ -262,6 +270,12 @@ class VideoGenerateOperator(ResumesItsOwnAttempt, BaseOperator):
 
     def _ledger(self, context: Context) -> Ledger:
         return ledger_for(context, given(self.ledger_path), keep=self.policy.on_clear == "reuse")
+
+    def _status_of(self, submission: Submission, hook: VideoHook) -> VideoStatus:
+        video_id = str(submission.video_id)
+        page = hook.get_conn().settings.console_page(video_id)
+        begun = submission.begun_at
+        return replace(self.ui_status(), video_id=video_id, submitted_at=begun, console_url=page)
 
     def _push_id(self, ti: Any, submission: Submission) -> None:
         """The last resort of a video that is not remembered: it must not hide why."""

@@ -43,6 +43,7 @@ from airflow_video_provider.operators.list_items import settled
 from airflow_video_provider.remembering import noted, reading, tidied_up
 from airflow_video_provider.submitting_many import Settled, name_of
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
+from airflow_video_provider.video_status import list_status, tell
 from airflow_video_provider.waiting import xcom_of
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class VideoList:
                     self._log.error("%s: %s", name_of(row.place), row.error)
             if self._operator.do_xcom_push:
                 self._push(IDS, [row.video_id for row in self._rows])
+            self._tell(self._videos())
             if not self._operator.wait_for_completion:
                 self._rows = [self._seen(hook, row) for row in self._rows]
                 return self._returned()
@@ -283,8 +285,8 @@ class VideoList:
                 # What is there while another item failed has not ended the task: a retry re-attaches to it.
                 after = row.submission if failed else row.submission.ended_as(Ended.SUCCEEDED)
                 noted(self._ledgers.of(row.key), after, self._log)
-        prompts = [item.get("prompt") for item in items_of(self._operator.prompts)]
-        videos = [_as_result(row, _prompt_of(row, prompts)) for row in self._rows]
+        videos = self._videos()
+        self._tell(videos)
         if failed:
             if self._operator.do_xcom_push:  # for a task that goes on with what there is
                 self._push("return_value", videos)
@@ -293,11 +295,21 @@ class VideoList:
             once_succeeded(self._context["ti"], partial(tidied_up, self._ledgers, self._log))
         return videos
 
+    def _videos(self) -> list[dict[str, Any]]:
+        prompts = [item.get("prompt") for item in items_of(self._operator.prompts)]
+        return [_as_result(row, _prompt_of(row, prompts)) for row in self._rows]
+
+    def _tell(self, videos: Sequence[Mapping[str, Any]]) -> None:
+        """What Airflow's UI shows of the items, as far as they are."""
+        models = [row.submission.model if row.submission else None for row in self._rows]
+        known = [{**video, "model": model} for video, model in zip(videos, models, strict=True)]
+        tell(self._operator, self._context["ti"], list_status(self._operator.ui_status(), known))
+
 
 def _as_result(row: _Row, prompt: str | None) -> dict[str, Any]:
     """An entry of the XCom: the task, or why there is none."""
     if row.error is None:
-        return {**(row.task or {}), "prompt": prompt}
+        return {"video_id": row.video_id, **(row.task or {}), "prompt": prompt}
     return {"video_id": row.video_id, "state": None, "message": str(row.error), "prompt": prompt}
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -31,6 +32,7 @@ from airflow_video_provider.resuming import ResumesItsOwnAttempt
 from airflow_video_provider.sensors.from_trigger import start_trigger_args, why_not_from_trigger
 from airflow_video_provider.triggers.video import VideoTaskTrigger
 from airflow_video_provider.triggers.video_list import VideoTaskListTrigger
+from airflow_video_provider.video_status import VideoStatus, failures_told, list_status, tell
 from airflow_video_provider.waiting import Waits, video_id_of, video_ids_of, xcom_of
 
 if TYPE_CHECKING:
@@ -149,6 +151,11 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
             self.start_trigger_args = start_trigger_args(self, video_id, self.video_conn_id, self.waits)
             self.start_from_trigger = True
 
+    def ui_status(self) -> VideoStatus:
+        """What Airflow's UI is told before the gateway was queried."""
+        return VideoStatus("wait", conn_id=self.video_conn_id)
+
+    @failures_told
     def execute(self, context: Context) -> Any:
         """Ask once; then defer, or poke as the mode says."""
         if self._why_not_from_trigger is not None:
@@ -176,6 +183,7 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
         deadline = time.time() + self.timeout
         with VideoHook(self.video_conn_id) as hook:
             watch = self._new_watch(hook, deadline)
+            self._tell(context["ti"], hook, watch)
             done = hook.wait(watch, first_contact_only=True)
         if done is None:
             self._defer(watch, context)
@@ -187,6 +195,7 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
         )
         self.defer_for(self.timeout, trigger, context)
 
+    @failures_told
     def execute_complete(
         self, context: Context, event: dict[str, Any]
     ) -> dict[str, Any] | list[dict[str, Any]] | None:
@@ -194,7 +203,10 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
         with self._skipping():
             if self.many:
                 return self._results(ListEnd.from_event(event), context)
-            return self._result(Done.from_event(event))
+            done = Done.from_event(event)
+            if self.start_from_trigger:  # no worker has told of it before
+                tell(self, context["ti"], replace(self.ui_status(), video_id=done.video_id))
+            return self._result(done)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask once."""
@@ -205,6 +217,7 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
                 # Of a wait that is rescheduled this process knows no beginning: Airflow keeps the timeout.
                 deadline = None if self.reschedule else time.time() + self.timeout
                 self._watch = self._new_watch(hook, deadline)
+                self._tell(context["ti"], hook, self._watch)
                 if self.reschedule:  # every poke is a process of its own: there is no "a few more times"
                     self._watch.url_asks, self._watch.gone_after = 0, 0.0
             verdict = hook.ask(self._watch)
@@ -212,6 +225,10 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
             return PokeReturnValue(is_done=True, xcom_value=self._result(verdict))
         self.poke_interval = verdict  # Airflow sleeps for it after this
         return PokeReturnValue(is_done=False)
+
+    def _tell(self, ti: Any, hook: VideoHook, watch: TaskWatch) -> None:
+        page = hook.get_conn().settings.console_page(watch.video_id)
+        tell(self, ti, replace(self.ui_status(), video_id=watch.video_id, console_url=page))
 
     def _new_watch(self, hook: VideoHook, deadline: float | None, video_id: str | None = None) -> TaskWatch:
         try:
@@ -238,6 +255,7 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
         if not (ids := self._ids()):
             self.log.info("video_ids is empty: there is nothing to wait for")
             return []
+        self._tell_of_list(context, [{"video_id": video_id} for video_id in ids])
         deadline = time.time() + self.timeout
         if self.deferrable:
             self._defer_many(ids, deadline, context)
@@ -263,7 +281,9 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
 
     def _poke_many(self, context: Context) -> PokeReturnValue:
         # Every poke is a process of its own: there is no "a few more times".
-        waits = self._list_wait(self._ids(), deadline=None, url_asks=0, gone_after=0.0)
+        ids = self._ids()
+        self._tell_of_list(context, [{"video_id": video_id} for video_id in ids])
+        waits = self._list_wait(ids, deadline=None, url_asks=0, gone_after=0.0)
         end, due_in = asyncio.run(waits.once())
         failed = end.broke_off or (self.fail_if == "first" and end.failure("first"))
         if due_in is not None and not failed:
@@ -290,10 +310,14 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
             model=None,
             log=self.log,
         )
-        results = end.results()
+        if results := end.results():
+            self._tell_of_list(context, results)
         if (failure := end.failure(self.fail_if)) is not None:
             if results:
                 context["ti"].xcom_push(key="return_value", value=results)
             raise _RAISED[failure.end](failure.message)
         self.log.info("%s", end.summary())
         return results
+
+    def _tell_of_list(self, context: Context, videos: Sequence[Mapping[str, Any]]) -> None:
+        tell(self, context["ti"], list_status(self.ui_status(), videos))

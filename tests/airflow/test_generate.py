@@ -56,7 +56,7 @@ class TestDeferral:
         ti = TaskInstance()
         deferred(film().execute, context_of(ti))
         (payment,) = gateway.payments
-        assert ti.xcoms == {"video_id": payment["video_id"]}
+        assert ti.xcoms["video_id"] == payment["video_id"]
         assert any(f"submitted video {payment['video_id']}" in line for line in logged)
 
     def test_the_key_is_in_no_log(self, connection: str, gateway: Gateway, logged: list[str]) -> None:
