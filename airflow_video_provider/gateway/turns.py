@@ -18,7 +18,7 @@ _Waiter = asyncio.Future[None]
 
 
 class NoTurn(Exception):
-    """The latest time passed without a turn: too many queries that take too long are in front."""
+    """The latest time passed, and nobody gets a turn any more: the queries that are in flight hang."""
 
 
 class Turns:
@@ -44,18 +44,19 @@ class Turns:
         self._call_later = call_later or loop.call_later
         self._new_waiter: Callable[[], _Waiter] = loop.create_future
         self._alarm: asyncio.TimerHandle | None = None
+        self._last_turn = self.now()
 
     @asynccontextmanager
-    async def turn(self, *, urgent_in: float = math.inf, give_up_in: float = math.inf) -> AsyncIterator[None]:
+    async def turn(self, *, urgent_in: float = math.inf, patience: float = math.inf) -> AsyncIterator[None]:
         """Wait for a turn, and hold a place in flight for as long as the block runs.
 
         The block ends with ``gate.answered`` or ``gate.refused``; where it raises, nothing is learnt.
 
         :param urgent_in: seconds after which no pause holds it back any more: what is left to the deadline.
-        :param give_up_in: seconds after which it is pointless.
+        :param patience: seconds for which, from then on, nobody at all gets a turn before it is pointless.
         :raises NoTurn: it has become pointless.
         """
-        await self._take(urgent_in, give_up_in)
+        await self._take(urgent_in, patience)
         try:
             yield
         except BaseException:
@@ -64,24 +65,25 @@ class Turns:
         finally:
             self._let_go_on()
 
-    async def _take(self, urgent_in: float, give_up_in: float) -> None:
+    async def _take(self, urgent_in: float, patience: float) -> None:
         now = self.now()
         if not self._waiting and not self._urgent and not self.gate.wait(now, urgent=urgent_in <= 0):
-            self.gate.begin(now)
+            self._begin(now)
             return
         waiter = self._new_waiter()
         (self._urgent if urgent_in <= 0 else self._waiting).append(waiter)
         timers = []
         if 0 < urgent_in < math.inf:
             timers.append(self._call_later(urgent_in, self._make_urgent, waiter))
-        if give_up_in < math.inf:
-            timers.append(self._call_later(give_up_in, _give_up, waiter))
+        if urgent_in + patience < math.inf:
+            timers.append(self._call_later(urgent_in + patience, self._give_up, waiter, patience))
         self._let_go_on()
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.gate.cancelled()  # the turn had come just before
+                self._let_go_on()
             raise
         finally:
             for timer in timers:
@@ -110,10 +112,18 @@ class Turns:
                     if wait < math.inf and self._alarm is None:
                         self._alarm = self._call_later(wait, self._let_go_on)
                     break
-                self.gate.begin(now)
+                self._begin(now)
                 queue.popleft().set_result(None)
 
+    def _begin(self, now: float) -> None:
+        self.gate.begin(now)
+        self._last_turn = now
 
-def _give_up(waiter: _Waiter) -> None:
-    if not waiter.done():
-        waiter.set_exception(NoTurn())
+    def _give_up(self, waiter: _Waiter, patience: float) -> None:
+        if waiter.done():
+            return
+        left = self._last_turn + patience - self.now()
+        if left > 0:  # it is a long queue, and it moves
+            self._call_later(left, self._give_up, waiter, patience)
+        else:
+            waiter.set_exception(NoTurn())

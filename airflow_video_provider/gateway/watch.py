@@ -17,6 +17,7 @@ from airflow_video_provider.gateway.errors import (
     AuthenticationError,
     CertificateError,
     GatewayError,
+    ModerationError,
     NotFoundError,
     RateLimitError,
     TransportError,
@@ -45,8 +46,14 @@ NO_FIRST_CONTACT_AFTER = 12.0
 #: submit (the wire contract, section 3), and one of several servers that lags behind says it later.
 GONE_TIMES = 3
 GONE_AFTER = 60.0
+#: How many failures in a row it takes at the least: a clock that jumps, or a process that was stopped, makes
+#: one of them last for hours.
+FAILURES = 3
 #: Seconds to the next query from which on its time is told.
 FAR = 30.0
+#: Lines for the log that a wait may have at once, and seconds between those that come after them.
+LINES = 20
+LINE_INTERVAL = 60.0
 #: Seconds: a gateway's time of creation that is further off is of another clock.
 A_DAY = 86_400.0
 #: More queries of a task that succeeded and has no URL yet, and how far apart (seconds).
@@ -95,6 +102,8 @@ class TaskWatch:
     found_after: float | None = field(default=None, init=False)
     """Seconds between the end by the gateway's clock and the reply that told of it, where it tells."""
     _line: str | None = field(default=None, init=False)
+    _lines: int = field(default=0, init=False)
+    _told_at: float = field(default=0.0, init=False)
     _failures: int = field(default=0, init=False)
     _failing_since: float | None = field(default=None, init=False)
     _urls_missing: int = field(default=0, init=False)
@@ -119,8 +128,9 @@ class TaskWatch:
         changed = task.line != self._line or recovered
         self._line = task.line
         verdict = self._noted(self._judge(task, now), now)
+        telling = changed and self._may_tell(verdict, now)
         self.news = (
-            self._told(f"{task.line}{self._for_how_long(task, now)}", verdict, now) if changed else None
+            self._told(f"{task.line}{self._for_how_long(task, now)}", verdict, now) if telling else None
         )
         return verdict
 
@@ -186,6 +196,13 @@ class TaskWatch:
         started = None if task.state.is_final else self._started(task)
         return "" if started is None else f", for {max(now - started, 0.0):.0f} s"
 
+    def _may_tell(self, verdict: Verdict, now: float) -> bool:
+        """Whether a line is worth it: what changes with every query would fill the log."""
+        if isinstance(verdict, Wait) and self._lines >= LINES and abs(now - self._told_at) < LINE_INTERVAL:
+            return False
+        self._lines, self._told_at = self._lines + 1, now
+        return True
+
     def _told(self, what: str, verdict: Verdict, now: float, why: str = "") -> str:
         if not isinstance(verdict, Wait) or verdict.seconds <= FAR:
             return what + why
@@ -194,6 +211,7 @@ class TaskWatch:
 
     def on_error(self, error: GatewayError, *, now: float) -> Verdict:
         """Decide after a query that failed. A blip never ends the wait for a paid task."""
+        met_before = self.contact_made
         self._failures += 1
         if isinstance(error, RateLimitError):
             # An answer: the gateway is there, and the deadline is the bound. A blip after an hour of these
@@ -204,9 +222,10 @@ class TaskWatch:
         # A page of HTML may come from anybody: a wrong host gives one to every path.
         if not isinstance(error, TransportError | UnreadableReplyError):
             self.contact_made = True
-        verdict = self._noted(self._judge_error(error, now), now)
+        verdict = self._noted(self._judge_error(error, now, met_before), now)
         # Not a line per query: of those in a row the 1st, 2nd, 4th, 8th …
-        telling = isinstance(verdict, Done) or self._failures & (self._failures - 1) == 0
+        worth_it = isinstance(verdict, Done) or self._failures & (self._failures - 1) == 0
+        telling = worth_it and self._may_tell(verdict, now)
         asked = f"; the gateway asked for {error.retry_after:.0f} s" if error.retry_after else ""
         said = f"query {self._failures} in a row failed: {error}"
         self.news = self._told(said, verdict, now, asked) if telling else None
@@ -220,23 +239,24 @@ class TaskWatch:
         """Decide after a deadline that passed without a query, for want of a connection."""
         return self._timed_out(None, "too many other queries of the connection hang")
 
-    def _judge_error(self, error: GatewayError, now: float) -> Verdict:
-        if not error.retryable and not (isinstance(error, NotFoundError) and self._doubts_not_found(now)):
-            end = End.GONE if isinstance(error, NotFoundError) and not error.no_such_route else End.REFUSED
-            return self._done(end, _refused(self.video_id, error), error=error)
+    def _judge_error(self, error: GatewayError, now: float, met_before: bool) -> Verdict:
+        if not error.retryable and not self._may_pass(error, now, met_before):
+            return self._refused(error)
         patience = (
             self.unreachable_after
             if self.contact_made
             else min(NO_FIRST_CONTACT_AFTER, self.unreachable_after)
         )
         failing_for = 0.0 if self._failing_since is None else now - self._failing_since
-        overdue, lost = self._overdue(now), failing_for >= patience
+        overdue, lost = self._overdue(now), failing_for >= patience and self._failures >= FAILURES
         if self.task is not None and self.task.state is TaskState.SUCCEEDED:
             # Only its URL is missing, which whoever fetches the file asks for afresh.
             if overdue or lost or self._failures >= self.url_asks:
                 return self._done(End.SUCCEEDED, f"video {self.video_id} is ready", task=self.task)
         elif overdue:
             return self._timed_out(None, error)
+        elif lost and not error.retryable:
+            return self._refused(error)
         elif lost:
             return self._done(
                 End.UNREACHABLE,
@@ -249,6 +269,20 @@ class TaskWatch:
             return Wait(self._until_deadline(delay, now))
         delay = self.schedule.delay_after_failures(self._failures, error.retry_after)
         return Wait(self._until_deadline(delay, now))
+
+    def _may_pass(self, error: GatewayError, now: float, met_before: bool) -> bool:
+        """Whether an error that asking again does not cure may yet be one of a moment.
+
+        The gateway has taken these very queries before. What refuses one of them may be a proxy's page, a
+        redirect to where people sign in, or a key that is being changed at both ends.
+        """
+        if isinstance(error, NotFoundError):
+            return self._doubts_not_found(now)
+        return met_before and not isinstance(error, CertificateError | ModerationError)
+
+    def _refused(self, error: GatewayError) -> Done:
+        end = End.GONE if isinstance(error, NotFoundError) and not error.no_such_route else End.REFUSED
+        return self._done(end, _refused(self.video_id, error), error=error)
 
     def _doubts_not_found(self, now: float) -> bool:
         self._not_found += 1

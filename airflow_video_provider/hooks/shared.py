@@ -14,7 +14,12 @@ from weakref import WeakKeyDictionary
 
 from airflow_video_provider import metrics
 from airflow_video_provider.gateway.durations import History
-from airflow_video_provider.gateway.errors import GatewayError, RateLimitError
+from airflow_video_provider.gateway.errors import (
+    AuthenticationError,
+    GatewayError,
+    InvalidRequestError,
+    RateLimitError,
+)
 from airflow_video_provider.gateway.pace import Gate
 from airflow_video_provider.gateway.turns import NoTurn, Turns
 from airflow_video_provider.gateway.verdict import Done, Wait
@@ -22,6 +27,8 @@ from airflow_video_provider.gateway.watch import watch_for
 from airflow_video_provider.hooks.connection import named, settings_from_connection
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
     from airflow_video_provider.gateway.client import AsyncGateway, GatewaySettings, Query
     from airflow_video_provider.gateway.task import VideoTask
     from airflow_video_provider.gateway.watch import TaskWatch
@@ -36,7 +43,11 @@ HISTORY = History()
 
 #: Seconds after which a connection is read again, so that a changed key reaches the waits that run.
 REFRESH = 60.0
-#: Seconds after its deadline for which a query may still stand in front of the gate.
+#: The same at the least, where the gateway does not accept the key: it may be a new one by now.
+REFRESH_OF_A_BAD_KEY = 5.0
+#: Seconds between the attempts to look a connection up where a secrets backend or an API server fails.
+LOOK_UP_AGAIN_AFTER = (1.0, 4.0, 15.0, 40.0)
+#: Seconds for which, after a query's deadline, nobody may have got through the gate before it is given up.
 GRACE = 60.0
 OVERLOADED = 503
 
@@ -136,12 +147,14 @@ class SharedGateway:
         watch = waiting.watch
         left = math.inf if watch.deadline is None else max(watch.deadline - time.time(), 0.0)
         try:
-            async with self.turns.turn(urgent_in=left, give_up_in=left + GRACE):
+            async with self.turns.turn(urgent_in=left, patience=GRACE):
                 answer = await self._query(waiting)
         except NoTurn:
             return watch.on_no_turn()
         if isinstance(answer, GatewayError):
             metrics.polled(self.video_conn_id, answer)
+            if isinstance(answer, AuthenticationError):
+                self._refresh_when_due(REFRESH_OF_A_BAD_KEY)
             verdict = watch.on_error(answer, now=time.time())
         else:
             metrics.polled(self.video_conn_id)
@@ -182,16 +195,32 @@ class SharedGateway:
         """
         if self._client is not None:
             return
-        if self._loading is None:
+        if self._loading is None or self._loading.done():
             self._loading = asyncio.create_task(self._load())
         await asyncio.shield(self._loading)
 
-    async def _load(self) -> None:
+    async def _looked_up(self) -> Connection:
+        """Look the connection up, again and again for a minute: the waits of all its videos hang on it."""
         from airflow.providers.common.compat.connection import get_async_connection
+        from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
+        for pause in (*LOOK_UP_AGAIN_AFTER, None):
+            try:
+                return await get_async_connection(self.video_conn_id)
+            except AirflowNotFoundException:
+                raise
+            except Exception as error:  # whatever a secrets backend, a database or an API server raises
+                what = f"connection {self.video_conn_id} could not be looked up ({type(error).__name__})"
+                if pause is None:
+                    raise InvalidRequestError(what) from error
+                log.warning("%s; it is tried again in %.0f s", what, pause)
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    async def _load(self) -> None:
         from airflow_video_provider.gateway.client import AsyncGateway
 
-        settings = settings_from_connection(await get_async_connection(self.video_conn_id))
+        settings = settings_from_connection(await self._looked_up())
         self._loaded_at = time.monotonic()
         if self._client is not None and self._client.settings == settings:
             return
@@ -205,8 +234,12 @@ class SharedGateway:
             if before not in self._in_use:
                 await before.close()
 
-    def _refresh_when_due(self) -> None:
-        if time.monotonic() - self._loaded_at < REFRESH:
+    def pause(self) -> float:
+        """Seconds for which the gateway has asked to be left alone, and for which every wait of it stands."""
+        return self.turns.gate.closed_for(self.turns.now())
+
+    def _refresh_when_due(self, after: float = REFRESH) -> None:
+        if time.monotonic() - self._loaded_at < after:
             return
         if self._loading is None or self._loading.done():
             self._loaded_at = time.monotonic()

@@ -8,7 +8,7 @@ line for each that failed, and a retry pays only for what was never paid for, or
 
 from __future__ import annotations
 
-import heapq
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from airflow_video_provider.exceptions import (
 )
 from airflow_video_provider.gateway.ends import ListEnd, shortened
 from airflow_video_provider.gateway.verdict import Done, End
-from airflow_video_provider.gateway.watch import TaskWatch
+from airflow_video_provider.hooks.many import Awaited, ListWait
 from airflow_video_provider.hooks.video import VideoHook
 from airflow_video_provider.ledger import (
     Attempt,
@@ -133,10 +133,9 @@ class VideoList:
                 return self._returned()
             if not any(row.error is None for row in self._rows):
                 return self._returned()
-            if self._operator.deferrable:
-                self._defer()
-            ends = self._wait(hook)
-        return self._ended(ends, None)
+        if self._operator.deferrable:
+            self._defer()
+        return self._after(self._wait())
 
     def resume(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Go on after the trigger's one event, in a fresh instance."""
@@ -151,10 +150,7 @@ class VideoList:
         self._rows = [
             self._remembered(_Row.from_json(place, row)) for place, row in enumerate(stored["items"])
         ]
-        list_end = ListEnd.from_event(event)
-        waited = [row.video_id for row in self._rows if row.error is None]
-        ends = zip(waited, list_end.ends, strict=False)
-        return self._ended({str(video_id): done for video_id, done in ends if done}, list_end.broke_off)
+        return self._after(ListEnd.from_event(event))
 
     def on_kill(self) -> None:
         """Say what runs on."""
@@ -190,12 +186,7 @@ class VideoList:
         self._push(
             ITEMS, {"items": [row.as_json() for row in self._rows], "left": sorted(self._ledgers.left)}
         )
-        videos = [
-            {"video_id": row.video_id, "submitted_at": row.submission.begun_at, "model": row.submission.model}
-            for row in self._rows
-            if row.submission and row.error is None
-        ]
-        self._push(VIDEOS, videos)
+        self._push(VIDEOS, [self._awaited(row) for row in self._rows if row.submission and row.error is None])
         deadline = self._deadline()
         trigger = VideoTaskListTrigger(
             video_conn_id=self._operator.video_conn_id,
@@ -204,35 +195,24 @@ class VideoList:
         )
         self._operator.defer_for(max(deadline - time.time(), 0.0), trigger, self._context)
 
-    def _wait(self, hook: VideoHook) -> dict[str, Done]:
-        """Wait here, one query after the other."""
+    def _wait(self) -> ListEnd:
+        """Wait here, as the trigger of a list does elsewhere."""
         rows = [row for row in self._rows if row.error is None]
-        watches = [self._watch(hook, row) for row in rows]
-        # What is paid for now is not there yet; what an earlier attempt paid for may be.
-        later = time.time() + self._operator.waits.poll_interval
-        due = [(0.0 if row.task is None else later, number) for number, row in enumerate(rows)]
-        heapq.heapify(due)
-        ends: dict[str, Done] = {}
-        while due:
-            at, number = heapq.heappop(due)
-            time.sleep(max(at - time.time(), 0.0))
-            verdict = hook.ask(watches[number])
-            if isinstance(verdict, Done):
-                ends[verdict.video_id] = verdict
-            else:
-                heapq.heappush(due, (time.time() + verdict, number))
-        return ends
+        of_watch = {**self._operator.waits.of_watch(), "deadline": self._deadline()}
+        videos = [Awaited.of(self._awaited(row)) for row in rows]
+        if all(row.task is None for row in rows):  # what is paid for now is not there yet
+            time.sleep(self._operator.waits.poll_interval)
+        wait = ListWait(self._operator.video_conn_id, videos, log=self._log, of_watch=of_watch)
+        return asyncio.run(wait.until_all_end("any"))
 
-    def _watch(self, hook: VideoHook, row: _Row) -> TaskWatch:
+    @staticmethod
+    def _awaited(row: _Row) -> dict[str, Any]:
         submission = row.submission
-        return hook.watch(
-            str(row.video_id),
-            deadline=self._deadline(),
-            started_at=submission and submission.begun_at,
-            model=submission and submission.model,
-            contact_made=row.task is not None,
-            **self._operator.waits.of_watch(),
-        )
+        return {
+            "video_id": str(row.video_id),
+            "submitted_at": submission and submission.begun_at,
+            "model": submission and submission.model,
+        }
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -250,10 +230,11 @@ class VideoList:
             row, submission=next((s for s in reversed(history) if s.video_id == row.video_id), None)
         )
 
-    def _ended(self, ends: Mapping[str, Done], broke_off: str | None) -> list[dict[str, Any]]:
-        missing = VideoGatewayUnreachable(
-            sentences(broke_off or "the wait ended without a word about it", "A retry re-attaches to it")
-        )
+    def _after(self, list_end: ListEnd) -> list[dict[str, Any]]:
+        waited = [row.video_id for row in self._rows if row.error is None]
+        ends = {str(video_id): done for video_id, done in zip(waited, list_end.ends, strict=False) if done}
+        why = list_end.broke_off or "the wait ended without a word about it"
+        missing = VideoGatewayUnreachable(sentences(why, "A retry re-attaches to it"))
         self._rows = [
             row if row.error is not None
             else replace(row, error=missing) if (done := ends.get(str(row.video_id))) is None

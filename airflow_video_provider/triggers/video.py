@@ -13,7 +13,7 @@ from airflow.triggers.base import TriggerEvent
 from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, ScheduleMode
 from airflow_video_provider.gateway.verdict import Done, End
-from airflow_video_provider.gateway.watch import UNREACHABLE_AFTER
+from airflow_video_provider.gateway.watch import FAR, UNREACHABLE_AFTER
 from airflow_video_provider.hooks.shared import shared_gateway, waiting_at
 from airflow_video_provider.triggers.polling import PollingTrigger
 from airflow_video_provider.waiting import utc
@@ -112,6 +112,9 @@ class VideoTaskTrigger(PollingTrigger):
                     # The triggerer was started anew, and all of its waits with it.
                     await asyncio.sleep(watch.delay_after_restart(now=time.time()))
                 while True:
+                    if (pause := shared.pause()) > FAR:
+                        told = "video %s: the gateway asked for a pause; the next query goes out in %.0f s"
+                        self.log.info(told, self.video_id, pause)
                     verdict = await shared.ask(waiting)
                     if watch.news:
                         self.log.info("video %s: %s", self.video_id, watch.news)

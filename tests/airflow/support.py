@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import pytest
 from airflow.exceptions import AirflowException
@@ -137,6 +138,9 @@ class Clock:
         self._gateway = gateway
         self.ahead = 0.0
         self.sleeps: list[float] = []
+        self._timers: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Timer]] = WeakKeyDictionary()
+        self._moving: asyncio.TimerHandle | None = None
+        self._gates: list[Gate] = []
 
     def time(self) -> float:
         return time.time() + self.ahead
@@ -177,26 +181,45 @@ class Clock:
             patch.setattr(module, "time", self)
         patch.setattr("airflow_video_provider.triggers.video.asyncio", SimpleNamespace(sleep=self.asleep))
         patch.setattr("airflow_video_provider.hooks.shared.Turns", self.turns)
+        beside = SimpleNamespace(**{**vars(asyncio), "sleep": self.asleep_beside})
+        patch.setattr("airflow_video_provider.hooks.many.asyncio", beside)
 
     def turns(self, gate: Gate) -> Turns:
-        """Turns by this clock: whoever waits at a gate, and nobody else, moves it to the next timer."""
-        timers: list[_Timer] = []
+        """Turns by this clock."""
+        self._gates.append(gate)
+        return Turns(gate, now=self.monotonic, call_later=self.call_later)  # type: ignore[arg-type]
 
-        def call_later(seconds: float, call: Callable[..., None], *args: object) -> _Timer:
-            timers.append(timer := _Timer(self.monotonic() + seconds, call, args))
-            asyncio.get_running_loop().call_later(IDLE, on)
-            return timer
+    def call_later(self, seconds: float, call: Callable[..., None], *args: object) -> _Timer:
+        """Call it at a time of this clock, which the event loop moves on once nothing else happens."""
+        timers = self._timers.setdefault(asyncio.get_running_loop(), [])
+        timers.append(timer := _Timer(self.monotonic() + seconds, call, args))
+        self._move_on_later(timers)
+        return timer
 
-        def on() -> None:
-            timers[:] = [timer for timer in timers if not timer.over]
-            if timers:
-                first = min(timers, key=lambda timer: timer.due)
-                self.sleep(first.due - self.monotonic())
-                first.cancel()
-                first.call(*first.args)
-                asyncio.get_running_loop().call_later(IDLE, on)
+    def _move_on_later(self, timers: list[_Timer]) -> None:
+        if self._moving is not None:
+            self._moving.cancel()
+        self._moving = asyncio.get_running_loop().call_later(IDLE, self._move_on, timers)
 
-        return Turns(gate, now=self.monotonic, call_later=call_later)  # type: ignore[arg-type]
+    def _move_on(self, timers: list[_Timer]) -> None:
+        timers[:] = [timer for timer in timers if not timer.over]
+        if not timers:
+            return
+        if not any(gate.in_flight for gate in self._gates):  # the gateway's answer takes real time
+            first = min(timers, key=lambda timer: timer.due)
+            self.sleep(first.due - self.monotonic())
+            first.cancel()
+            first.call(*first.args)
+        self._move_on_later(timers)
+
+    async def asleep_beside(self, seconds: float) -> None:
+        """Sleep beside others on the same event loop."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.Event()
+        self.call_later(seconds, woken.set)
+        await woken.wait()
 
 
 @dataclass

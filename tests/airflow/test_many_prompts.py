@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from airflow.exceptions import AirflowException
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_video_provider.exceptions import VideoListFailed, VideoSubmitFailed
+from airflow_video_provider.gateway.client import AsyncGateway
 from airflow_video_provider.gateway.client import Gateway as Client
 from airflow_video_provider.ledger import State, Submission, ledger_for
 from airflow_video_provider.ledger import variables as kept_in_variables
@@ -254,8 +256,11 @@ class TestARetryPaysOnlyForWhatWasNeverPaid:
     def test_after_the_worker_died_in_the_wait(
         self, memory: Memory, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        async def dies(*_: Any) -> None:
+            raise Killed
+
         with monkeypatch.context() as patch:
-            patch.setattr(Client, "get_task", lambda *_: (_ for _ in ()).throw(Killed))
+            patch.setattr(AsyncGateway, "query", dies)
             with pytest.raises(Killed):
                 attempt(memory, FOX, HERON)
         memory.retry()
@@ -803,3 +808,13 @@ class TestInADag:
         assert prompts_of(gateway) == sorted(prompts)
         tries = {ti.task_id: ti.try_number for ti in done.get_task_instances()}
         assert (tries["films"] > 1) == (timeout < seconds)
+
+
+def test_a_list_that_waits_in_the_worker_keeps_to_the_rate_of_its_connection(
+    stored: Memory, connect: Callable[..., str], gateway: Gateway, clock: Clock
+) -> None:
+    connect(extra={"max_requests_per_second": 2})
+    attempt(stored, *(f"fox {number}" for number in range(8)), poll_interval=5, schedule="fixed")
+    asked = sorted(request["time"] for request in gateway.requests("GET"))
+    assert len(asked) > 8
+    assert all(later - earlier > 0.4 for earlier, later in pairwise(asked))

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_video_provider.gateway import transport
 from airflow_video_provider.gateway.client import AsyncGateway
+from airflow_video_provider.gateway.verdict import Wait
 from airflow_video_provider.hooks import shared as module
 from airflow_video_provider.hooks.shared import REFRESH, SharedGateway, shared_gateway
 from airflow_video_provider.triggers.video import VideoTaskTrigger
@@ -120,6 +121,27 @@ class TestAConnectionThatIsEdited:
         assert dict(after.settings.headers) == {"X-Team": "films"}
         assert len(look_ups) == 2
 
+    def test_while_the_gateways_key_is_changed_ends_no_wait(
+        self, connection: str, gateway: Gateway, clock: Clock
+    ) -> None:
+        """The gateway knows the new key some time before or after the connection has it."""
+        right = json.loads(os.environ[f"AIRFLOW_CONN_{connection.upper()}"])["password"]
+        video_id = gateway.submit("a fox [never]")
+
+        async def scenario(shared: SharedGateway) -> list[Any]:
+            verdicts = []
+            with module.waiting_at(shared, shared.watch(video_id, deadline=None)) as waiting:
+                for password in ("sk-bad", "sk-bad", right, right):
+                    edit(connection, password=password)
+                    clock.sleep(REFRESH / 2)
+                    verdicts.append(await shared.ask(waiting))
+                    await self.settled(shared)
+                assert waiting.watch.failures == 0
+            return verdicts
+
+        assert all(isinstance(verdict, Wait) for verdict in self.use(connection, scenario))
+        assert {request["status"] for request in gateway.requests("GET")} == {200, 401}
+
     def test_and_cannot_be_read_ends_no_wait(
         self, connection: str, gateway: Gateway, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -138,6 +160,53 @@ class TestAConnectionThatIsEdited:
 
         assert self.use(connection, scenario)
         assert "go on with what it was" in caplog.text
+
+
+class TestALookUpThatFails:
+    """A secrets backend that is restarted, an API server or a database that does not answer."""
+
+    @pytest.fixture
+    def failing(self, monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+        """What the next look-ups raise."""
+        import airflow.providers.common.compat.connection as compat
+
+        errors: list[Exception] = []
+        look_up = compat.get_async_connection
+
+        async def failing(conn_id: str) -> Any:
+            if errors:
+                raise errors.pop(0)
+            return await look_up(conn_id)
+
+        monkeypatch.setattr(compat, "get_async_connection", failing)
+        return errors
+
+    def test_once_ends_no_wait(
+        self, connection: str, gateway: Gateway, clock: Clock, failing: list[Exception]
+    ) -> None:
+        failing.append(RuntimeError("vault is sealed"))
+        ids = [gateway.submit(f"fox {number}") for number in range(5)]
+
+        async def together() -> list[list[dict[str, Any]]]:
+            return await asyncio.gather(*(events_of(trigger(connection, video_id)) for video_id in ids))
+
+        assert [event["end"] for (event,) in asyncio.run(together())] == ["succeeded"] * 5
+
+    def test_for_good_says_that_the_video_goes_on_and_no_secret(
+        self,
+        connection: str,
+        gateway: Gateway,
+        clock: Clock,
+        failing: list[Exception],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(module, "LOOK_UP_AGAIN_AFTER", (0.0, 0.0))
+        failing += [OSError("token=hvs.SECRET")] * 3
+        (event,) = asyncio.run(events_of(trigger(connection, gateway.submit("a fox"))))
+        assert event["end"] == "unreachable"
+        assert "could not be looked up (OSError)" in event["message"]
+        assert "left running" in event["message"]
+        assert "SECRET" not in json.dumps(event)
 
 
 def test_a_wait_that_is_cancelled_at_the_gate_leaves_the_others_alone(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,16 +100,88 @@ def test_one_at_its_deadline_passes_a_pause_and_all_others() -> None:
     asyncio.run(scenario())
 
 
-def test_one_that_is_let_wait_for_too_long_is_told() -> None:
+class Clock:
+    """One that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self._timers: list[tuple[float, Callable[..., None], tuple[object, ...]]] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def call_later(self, seconds: float, call: Callable[..., None], *args: object) -> SimpleNamespace:
+        timer = (self.time + seconds, call, args)
+        self._timers.append(timer)
+        return SimpleNamespace(cancel=lambda: timer in self._timers and self._timers.remove(timer))
+
+    def move(self, seconds: float) -> None:
+        until = self.time + seconds
+        while due := [timer for timer in self._timers if timer[0] <= until]:
+            first = min(due, key=lambda timer: timer[0])
+            self._timers.remove(first)
+            self.time = max(self.time, first[0])
+            first[1](*first[2])
+        self.time = until
+
+
+def timed(clock: Clock) -> Turns:
+    return Turns(Gate(most=1), now=clock.now, call_later=clock.call_later)  # type: ignore[arg-type]
+
+
+def test_one_that_waits_while_nobody_gets_a_turn_is_told() -> None:
     async def scenario() -> None:
-        turns = Turns(Gate(most=1))
+        clock = Clock()
+        turns = timed(clock)
         first = Query(turns)
         await first.out.wait()
+        second = Query(turns, urgent_in=100.0, patience=60.0)
+        await asyncio.sleep(0)
+        clock.move(159)
+        await asyncio.sleep(0)
+        assert not second.task.done()
+        clock.move(1)
         with pytest.raises(NoTurn):
-            async with turns.turn(urgent_in=0.0, give_up_in=0.1):
-                raise AssertionError("it had no turn")
+            await second.task
         first.end.set()
         await first.task
+        assert turns.gate.in_flight == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_queue_that_moves_is_waited_out_however_long_it_is() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        turns = timed(clock)
+        queries = [Query(turns, urgent_in=0.0, patience=60.0) for _ in range(5)]
+        for query in queries:
+            await query.out.wait()
+            clock.move(50)
+            query.end.set()
+            await query.task
+        assert clock.now() == 250
+
+    asyncio.run(scenario())
+
+
+def test_one_that_is_cancelled_while_it_is_given_its_turn_hangs_no_other() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        turns = timed(clock)
+        first = Query(turns)
+        await first.out.wait()
+        first.end.set()
+        await first.task
+        second, third = Query(turns), Query(turns)  # the first has just gone out: both wait for the alarm
+        await asyncio.sleep(0)
+        clock.move(1)
+        second.task.cancel()
+        await asyncio.sleep(0)
+        clock.move(1)
+        await third.out.wait()
+        third.end.set()
+        await third.task
         assert turns.gate.in_flight == 0
 
     asyncio.run(scenario())

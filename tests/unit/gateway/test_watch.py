@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_video_provider.gateway import (
     AuthenticationError,
+    CertificateError,
     GatewayError,
     InvalidRequestError,
     ModerationError,
@@ -196,15 +197,42 @@ class TestAnError:
 
     @pytest.mark.parametrize("error", FINAL, ids=kind)
     @pytest.mark.parametrize("late", [-300, 300])
-    def test_that_is_final_ends_the_wait_at_once(self, error: GatewayError, late: float) -> None:
-        done = over(watch(gone_after=0).on_error(error, now=NOW + 600 + late))
+    def test_that_is_final_ends_the_wait_at_once_where_the_gateway_was_never_met(
+        self, error: GatewayError, late: float
+    ) -> None:
+        done = over(watch(gone_after=0, contact_made=False).on_error(error, now=NOW + 600 + late))
         gone = isinstance(error, NotFoundError) and not error.no_such_route
         assert done.end is (End.GONE if gone else End.REFUSED)
         assert done.error_kind == str(error.kind)
         assert error.message in done.message
 
     def test_about_a_key_says_that_the_task_goes_on(self) -> None:
-        assert "the task itself goes on" in over(watch().on_error(FINAL[0], now=NOW)).message
+        done = over(watch(contact_made=False).on_error(FINAL[0], now=NOW))
+        assert "the task itself goes on" in done.message
+
+    @pytest.mark.parametrize("error", FINAL[:3], ids=kind)
+    def test_that_is_final_may_be_one_of_a_moment_where_the_gateway_was_met(
+        self, error: GatewayError
+    ) -> None:
+        """A proxy's page with HTTP 403, a redirect to where people sign in, a key that is being changed."""
+        watching = watch(deadline=None)
+        watching.on_task(RUNNING, now=NOW)
+        for seconds in (1, 60, UNREACHABLE_AFTER):
+            assert isinstance(watching.on_error(error, now=NOW + seconds), Wait)
+        done = over(watching.on_error(error, now=NOW + UNREACHABLE_AFTER + 1))
+        assert (done.end, done.error_kind) == (End.REFUSED, str(error.kind))
+
+    @pytest.mark.parametrize("error", [ModerationError("blocked"), CertificateError("untrusted")], ids=kind)
+    def test_of_the_prompt_or_of_the_certificate_is_none_of_a_moment(self, error: GatewayError) -> None:
+        watching = watch()
+        watching.on_task(RUNNING, now=NOW)
+        assert over(watching.on_error(error, now=NOW)).end is End.REFUSED
+
+    @pytest.mark.parametrize("error", [BLIPS[0], FINAL[0]], ids=kind)
+    def test_and_the_next_after_a_jump_of_the_clock_are_no_outage(self, error: GatewayError) -> None:
+        watching = watch(deadline=None)
+        watching.on_error(error, now=NOW)
+        assert isinstance(watching.on_error(error, now=NOW + 10 * UNREACHABLE_AFTER), Wait)
 
     def test_about_a_route_says_what_to_check(self) -> None:
         assert "dialect" in over(watch(gone_after=0).on_error(FINAL[-1], now=NOW)).message
@@ -274,7 +302,8 @@ class TestBeforeTheFirstAnswer:
 
     def test_a_shorter_patience_is_kept(self) -> None:
         watching = watch(contact_made=False, unreachable_after=3)
-        assert isinstance(watching.on_error(BLIPS[0], now=NOW), Wait)
+        for seconds in (0, 1):
+            assert isinstance(watching.on_error(BLIPS[0], now=NOW + seconds), Wait)
         assert over(watching.on_error(BLIPS[0], now=NOW + 3)).end is End.UNREACHABLE
 
 
@@ -304,8 +333,8 @@ class TestNotFound:
         assert over(watch(gone_after=0).on_error(FINAL[-2], now=NOW)).end is End.GONE
 
     @pytest.mark.parametrize("error", FINAL[:-2], ids=kind)
-    def test_alone_is_doubted(self, error: GatewayError) -> None:
-        assert over(watch().on_error(error, now=NOW)).end is End.REFUSED
+    def test_alone_is_doubted_at_the_first_contact(self, error: GatewayError) -> None:
+        assert over(watch(contact_made=False).on_error(error, now=NOW)).end is End.REFUSED
 
     def test_at_the_deadline_is_a_timeout(self) -> None:
         watching = watch(deadline=NOW + 5)
@@ -336,6 +365,18 @@ class TestNews:
         assert watching.news == "query 2 in a row failed: no reply"
         watching.on_task(RUNNING, now=NOW)
         assert watching.news == "running (processing)"
+
+    @pytest.mark.parametrize("other", [ServerError("502"), task("processing", progress=49)], ids=str)
+    def test_is_a_line_a_minute_where_every_query_brings_another(self, other: Any) -> None:
+        watching, lines = watch(deadline=None), 0
+        for number in range(360):  # an hour
+            answer = (task("processing", progress=50), other)[number % 2]
+            tell = watching.on_task if isinstance(answer, VideoTask) else watching.on_error
+            tell(answer, now=NOW + 10 * number)
+            lines += watching.news is not None
+        assert 20 <= lines <= 20 + 60
+        watching.on_task(READY, now=NOW + 3600)
+        assert watching.news == "succeeded (completed)"
 
 
 class TestDone:
