@@ -25,7 +25,7 @@ __all__ = [
     "printable",
     "quiet_httpx",
     "tls_context",
-    "without_queries",
+    "without_secrets",
 ]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -90,7 +90,41 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
 
 # -- nothing secret in messages and logs -------------------------------------------------------------------
 
-_HTTP_URL_WITH_QUERY = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.I)
+# Each runs in linear time over whatever a gateway sends: none begins anew within what it has read.
+_WORD = re.compile(r"[^\s\"'<>]+")
+_QUERY = re.compile(r"[?#]")
+#: What stands before the query of a URL: a scheme, or a host or address and a slash. Also as JSON writes it.
+_ADDRESS = re.compile(r":(?://|\\+/)|\.[\w-]+(?::\d+)?(?:/|\\+/)")
+_USER = re.compile(r"(:(?://|\\+/\\+/))[^\s/@\"'<>?#\\]+@")
+_VALUE = r"[^\s\"'<>,;&\\]+"
+_NO_TOKENS = (
+    r"(?:tokens?|auth|authenti\w+|authori\w+|schemes?|keys?|credentials?|realm|headers?|format|is|was|must"
+    r"|or|and|in|not|error|prefix|type)(?![\w~+/=-])"
+)
+_IN_QUERIES = (
+    r"(?:\w+[-_])?(?:signature|sig|token)|sign|upsig|policy|key-pair-id|q-ak|q-sign\w*|hdn(?:ts|ea)"
+    r"|auth[-_]?key|(?:google|oss)?access_?(?:key_?)?id|security[-_]token"
+)
+_NAMED = (
+    r"(?:x-(?:amz|goog|oss|tos|cos|ms)-[a-z0-9-]{1,40}|api[-_ ]?key(?: provided)?"
+    r"|(?:aws_?)?(?:secret|access)_?(?:access_?)?key(?:_?id)?|client[-_]?secret|secret|passw(?:or)?d"
+    r"|(?:access|auth|refresh|session|security)[-_]?token|accountkey|sharedaccess\w*|credential)"
+)
+_CREDENTIALS = tuple(
+    re.compile(pattern, re.I)
+    for pattern in (
+        rf"(\bbearer[\s:=]+\\*[\"']?)(?!{_NO_TOKENS}){_VALUE}",
+        rf"(\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?)(?:[a-z0-9]+\s+)?{_VALUE}",
+        rf"(\b(?:{_IN_QUERIES})(?:=|%3d)){_VALUE}",
+        rf"(\b{_NAMED}\\*[\"']?\s*(?:[:=]|%3d)\s*\\*[\"']?){_VALUE}",
+        # Keys that are known by their looks: of OpenAI's kind, of Google, and signed tokens.
+        r"()\b(?:sk|rk|gsk|xai|r8)[-_][\w-]{16,}",
+        r"()\bAIza[\w-]{30,}",
+        r"()\beyJ[\w-]{10,512}\.[\w-]+\.[\w-]*",
+    )
+)
+#: Without one of these in it a text holds no secret that is known here; nearly all texts end at this.
+_SUSPECT = re.compile(r"[?#@=:%]|bearer|(?:sk|rk|gsk|xai|r8)[-_]|AIza|eyJ", re.I)
 _URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,20}:(?://|\\/\\/)[^\s\"'<>]+")
 _SECRET_IN_TEXT = re.compile(
     r"(?i)\b((?:[a-z]+_)?token|signature|sig|x-amz-[a-z-]+|x-goog-[a-z-]+|credential|authorization|bearer"
@@ -100,9 +134,28 @@ _SECRET_IN_TEXT = re.compile(
 )
 
 
-def without_queries(text: str) -> str:
-    """Cut the queries of the http(s) URLs in a text: each may be a credential."""
-    return _HTTP_URL_WITH_QUERY.sub(r"\1", text)
+def without_secrets(text: str) -> str:
+    """Cut and mask what may be a credential in a foreign text: it is logged and stored.
+
+    URLs lose their query, fragment, user and password, whether they have a scheme or not; signatures, keys
+    and tokens that a name, a header or their own looks tell are replaced by ``***``.
+    """
+    if not _SUSPECT.search(text):
+        return text
+    text = _USER.sub(r"\1", _WORD.sub(_without_query, text))
+    for credential in _CREDENTIALS:
+        text = credential.sub(r"\1***", text)
+    return text
+
+
+def _without_query(word: re.Match[str]) -> str:
+    said, seen = word.group(), 0
+    for query in _QUERY.finditer(said):
+        if _ADDRESS.search(said, seen, query.start()):
+            # What escapes the quote after it in a text of JSON is no part of the query.
+            return said[: query.start()] + said[len(said.rstrip("\\")) :]
+        seen = query.end()
+    return said
 
 
 def printable(url: str) -> str:

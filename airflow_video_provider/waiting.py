@@ -6,7 +6,7 @@ import ast
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -139,12 +139,38 @@ def video_id_of(video: object) -> str:
     return video.strip()
 
 
-def video_ids_of(videos: object) -> list[str]:
+def submitted(videos: Iterable[Any], log: Any) -> Iterator[tuple[int, Any]]:
+    """The entries of a list that are of videos, with their places.
+
+    What a task's XCom list tells of an item that was never submitted is passed over: the task that submits
+    has failed for it. Anything else is an entry, also where it is none that can be read.
+
+    :param log: takes a warning for each that is passed over.
+    """
+    for place, video in enumerate(videos):
+        why = _why_not_submitted(video)
+        if why is None:
+            yield place, video
+        else:
+            log.warning("entry %d of the list has no video, and is passed over: %s", place, why)
+
+
+def _why_not_submitted(video: object) -> str | None:
+    if isinstance(video, str) and video.lstrip().startswith("{"):
+        video = value_of_text(video)
+    if not isinstance(video, Mapping) or "video_id" not in video or video["video_id"] is not None:
+        return None
+    message = video.get("message")
+    return message if isinstance(message, str) and message.strip() else None
+
+
+def video_ids_of(videos: object, log: Any) -> list[str]:
     """The gateway's ids, in order, from what users pass: a list of what :func:`video_id_of` takes, or such a
     list as text.
 
-    The XCom list of a task, and the XComs of a mapped one, are such lists.
+    The XCom list of a task, and the XComs of a mapped one, are such lists; see :func:`submitted`.
 
+    :param log: takes a warning for each entry that is passed over.
     :raises InvalidRequestError: it is no list, or an entry holds no id.
     """
     read = value_of_text(videos) if isinstance(videos, str) else videos
@@ -154,7 +180,7 @@ def video_ids_of(videos: object) -> list[str]:
             "submitted them (a template of a mapped task's needs `| list`)"
         )
     ids = []
-    for place, video in enumerate(read):
+    for place, video in submitted(read, log):
         try:
             ids.append(video_id_of(video))
         except InvalidRequestError as error:

@@ -21,7 +21,7 @@ from airflow_video_provider.gateway.errors import (
     wrapped_error,
 )
 from airflow_video_provider.gateway.places import at, parse_place
-from airflow_video_provider.gateway.values import read_flag, read_instant, read_number, read_string
+from airflow_video_provider.gateway.values import read_flag, read_instant, read_number, read_text
 from airflow_video_provider.gateway.wire import WireRequest
 
 __all__ = ["Ask", "Balance", "balance_plan"]
@@ -180,7 +180,7 @@ def _read_balance(body: Any, headers: Mapping[str, str]) -> Balance:
             None if unlimited else granted,
             unlimited,
             _expiry(at(body, parse_place(shape.expires_at))),
-            read_string(at(body, parse_place(shape.name))),
+            read_text(at(body, parse_place(shape.name))),
         )
     raise _refusal(body, headers)
 

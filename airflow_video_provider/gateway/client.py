@@ -225,7 +225,7 @@ class AsyncGateway(_Shell):
         super().__init__(base_url, api_key, **settings)
         self._options = self.settings.client_options()
         self._made: httpx.AsyncClient | None = None
-        self._queries = query_transport(self.settings.base_url, self._options["verify"])
+        self._queries = query_transport(self._options["verify"], self._options["proxy"])
         self._faults = faults()
         self._closed = False
 

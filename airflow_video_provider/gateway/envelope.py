@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from airflow_video_provider.http_common import without_queries
+from airflow_video_provider.http_common import without_secrets
 
 __all__ = [
     "Envelope",
@@ -37,6 +37,7 @@ _SAYS_NOTHING = frozenset({
 # Words in a code's place that say nothing went wrong; 1000 is the success of one gateway's envelope.
 _NO_CODE = frozenset({"", "0", "200", "201", "202", "1000", "success", "ok"})
 _LONGEST_WRAPPED = 20_000
+_LONGEST_STORED = 2**16
 _REASON_PHRASES = frozenset(status.phrase.lower() for status in HTTPStatus)
 
 #: MiniMax answers HTTP 200 and a status of its own (platform.minimax.io, "Error Codes"): the HTTP status that
@@ -47,9 +48,9 @@ _BASE_RESP = {
 
 
 def fit_to_store(text: str) -> str:
-    """A gateway's words as they may be logged and stored: no query of a URL, which may be a credential
-    (Go's HTTP errors quote the whole URL), and no half of a surrogate pair, which no log can write."""
-    return without_queries(text.encode("utf-8", "replace").decode()).strip()
+    """A gateway's words as they may be logged and stored: no credential, of which the query of a URL may be
+    one (Go's HTTP errors quote the whole URL), and no half of a surrogate pair, which no log can write."""
+    return without_secrets(text[:_LONGEST_STORED].encode("utf-8", "replace").decode()).strip()
 
 
 def says_nothing(text: str) -> bool:

@@ -220,15 +220,16 @@ def error_from_transport(error: Exception, *, origin: str) -> GatewayError:
     """
     import httpx
 
-    what = " ".join(str(error).split()) or type(error).__name__
+    from airflow_video_provider.gateway.causes import Cause
+
+    cause = Cause(error)
+    what = fit_to_store(" ".join(str(error).split())) or type(error).__name__
+    if (why := cause.untrusted) is not None:
+        return CertificateError(f"the certificate of {origin} is not trusted: {why}", maybe_sent=False)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL):
         return InvalidRequestError(f"the request to {origin} cannot be sent: {what}")
-    if "CERTIFICATE_VERIFY_FAILED" in what:
-        return CertificateError(f"the certificate of {origin} is not trusted: {what}", maybe_sent=False)
     if isinstance(error, httpx.DecodingError):
         return UnreadableReplyError(f"the reply from {origin} cannot be decoded: {what}")
-    if isinstance(error, httpx.TimeoutException):
-        what = f"timed out ({type(error).__name__})"
-    # These are raised before a byte of the request can have left this machine.
-    not_sent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-    return TransportError(f"no reply from {origin}: {what}", maybe_sent=not isinstance(error, not_sent))
+    return TransportError(
+        f"no reply from {origin}: {fit_to_store(cause.words)}", maybe_sent=not cause.never_sent
+    )

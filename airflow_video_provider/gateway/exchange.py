@@ -10,6 +10,7 @@ from urllib.parse import urljoin
 
 import httpx
 
+from airflow_video_provider.gateway.envelope import fit_to_store
 from airflow_video_provider.gateway.errors import (
     AuthenticationError,
     GatewayError,
@@ -100,14 +101,12 @@ class Exchange(Generic[T]):
         self._raise(UnreadableReplyError(f"{origin_of(self.url)} answered {what}", **facts))
 
     def read(self, status_code: int, headers: Mapping[str, str]) -> T | None:
-        content, self.content = bytes(self.content), bytearray()
+        content, self.content = self.settings.masked(bytes(self.content)), bytearray()
         accepted = task_in_an_error(content) if self.wire.billed and status_code >= 300 else None
         if 300 <= status_code < 400 and not accepted:
             self._follow(status_code, headers.get("location", ""))
             return None
         if status_code >= 300:
-            if self.settings.api_key:  # before the message is cut, which could leave half of the key
-                content = content.replace(self.settings.api_key.encode(), b"***")
             error = error_from_reply(status_code, headers, content)
             if accepted:
                 error.maybe_accepted = True
@@ -151,7 +150,7 @@ class Exchange(Generic[T]):
         except ValueError:
             target, same = "an address that is none", False
         if not self.wire.may_be_redirected or not same or not location or self.redirects > MAX_REDIRECTS:
-            elsewhere = "" if same else f" to {target.split('?')[0][:200]}"
+            elsewhere = "" if same else f" to {fit_to_store(target)[:200]}"
             error = InvalidRequestError(
                 f"{origin_of(self.url)} redirects{elsewhere}, which is not followed "
                 "with the key; set the connection's host to the address that answers",

@@ -23,6 +23,7 @@ from airflow_video_provider.gateway.values import (
     read_percent,
     read_reason,
     read_string,
+    read_text,
     read_word,
 )
 from airflow_video_provider.reply_places import (
@@ -109,8 +110,8 @@ FACTS: dict[str, tuple[Row, ...]] = {
         (only("data.progress", "data.data.progress"), read_percent),
         (only("task.progress", "output.progress"), read_percent),
     ),
-    "model": ((nested("model", "detail.req.model", "properties.origin_model_name"), read_string),),
-    "enhanced_prompt": ((nested("enhanced_prompt", "detail.enhanced_prompt"), read_string),),
+    "model": ((nested("model", "detail.req.model", "properties.origin_model_name"), read_text),),
+    "enhanced_prompt": ((nested("enhanced_prompt", "detail.enhanced_prompt"), read_text),),
     "thumbnail_url": (
         (nested("thumbnail_url", "detail.gif_url", "cover_url", "creations.0.cover_url"), read_http_url),
     ),
@@ -184,6 +185,6 @@ RESPECTS_MODERATION: tuple[Row, ...] = (
 REJECTED_OUTPUT: tuple[Row, ...] = (
     (nested("detail.pending_info.moderation_result.is_output_rejection"), read_flag),
 )
-ERROR_TYPES: tuple[Row, ...] = ((nested("error.type", "detail.0.type"), read_string),)
+ERROR_TYPES: tuple[Row, ...] = ((nested("error.type", "detail.0.type"), read_text),)
 #: DashScope's UNKNOWN is an id that it does not know, where other gateways' "unknown" is a task under way.
 DASHSCOPE_STATUS: tuple[Row, ...] = ((only("output.task_status"), read_word),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 from urllib.parse import quote, urlsplit
@@ -15,6 +15,7 @@ from airflow_video_provider import __version__
 from airflow_video_provider.gateway.dialect import Dialect, Encoding
 from airflow_video_provider.gateway.dialects import dialect_from
 from airflow_video_provider.gateway.errors import InvalidRequestError
+from airflow_video_provider.gateway.proxies import proxy_for
 from airflow_video_provider.http_common import origin_of, tls_context
 
 __all__ = ["GatewaySettings", "normalise_base_url", "origin_of"]
@@ -28,6 +29,8 @@ QUERY_TIMEOUT = 30.0
 #: Seconds, for opening a connection.
 CONNECT_TIMEOUT = 15.0
 
+_SHORTEST_KEY, _SHORTEST_HEADER = 8, 16
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.I)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -100,6 +103,9 @@ class GatewaySettings:
     console_url: str | None = None
     spoken: Dialect = field(init=False, repr=False, compare=False)
     """The dialect as data."""
+    secrets: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The key, and what the headers hold of its kind."""
+    _masked: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", normalise_base_url(self.base_url))
@@ -126,6 +132,8 @@ class GatewaySettings:
                 raise InvalidRequestError(
                     f"{what}: has a line break, a space at its end, or what else no HTTP header can carry"
                 )
+        object.__setattr__(self, "secrets", self._secrets())
+        object.__setattr__(self, "_masked", tuple(self._spellings()))
 
     def _spoken(self) -> Dialect:
         dialect = dialect_from(self.dialect)
@@ -139,6 +147,33 @@ class GatewaySettings:
             )
         file_field = dialect.file_field or "input_reference"
         return dialect.model_copy(update={"create_encoding": self.create_encoding, "file_field": file_field})
+
+    def _secrets(self) -> tuple[str, ...]:
+        named = [
+            str(value)
+            for name, value in (*self.spoken.headers.items(), *self.headers)
+            if _SECRET_HEADER.search(str(name))
+        ]
+        # A header may hold a scheme and a key, of which a gateway repeats the key alone.
+        keys = (self.api_key, *named, *(value.rpartition(" ")[2] for value in named))
+        return tuple(dict.fromkeys(key for key in keys if key))
+
+    def masked(self, content: bytes) -> bytes:
+        """What a gateway sent, without the secrets of this connection that it repeats.
+
+        They are masked before anything is read or cut, so that no half of one stays. A key shorter than eight
+        characters and a header's value shorter than sixteen are left: they may be words that stand anywhere.
+        """
+        for secret in self._masked:
+            content = content.replace(secret, b"***")
+        return content
+
+    def _spellings(self) -> Iterator[bytes]:
+        for secret in self.secrets:
+            if len(secret) >= (_SHORTEST_KEY if secret == self.api_key else _SHORTEST_HEADER):
+                yield secret.encode()
+                if "/" in secret:  # as some write it in JSON
+                    yield secret.replace("/", "\\/").encode()
 
     def console_page(self, video_id: str) -> str | None:
         """The gateway's own page about a task; None where the settings name none."""
@@ -163,13 +198,18 @@ class GatewaySettings:
         return dict(last.values())
 
     def client_options(self) -> dict[str, Any]:
-        """Arguments that both httpx clients are made with."""
+        """Arguments that both httpx clients are made with.
+
+        :raises InvalidRequestError: the CA file, or the proxy that the environment names, cannot be used.
+        """
         return {
             "timeout": httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT_TIMEOUT)),
             "limits": httpx.Limits(
                 max_connections=64, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_SECONDS
             ),
             "verify": self._trust(),
+            "proxy": proxy_for(self.base_url),
+            "trust_env": False,  # httpx would look for proxies itself
             "follow_redirects": False,
         }
 

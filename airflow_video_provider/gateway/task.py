@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from airflow_video_provider.gateway import places
+from airflow_video_provider.gateway.envelope import fit_to_store
 from airflow_video_provider.gateway.error_tree import NotFoundError, UnreadableReplyError
 from airflow_video_provider.gateway.places import FACTS, every, first, parse_place
 from airflow_video_provider.gateway.refusals import Refusal, refusal_of
@@ -256,5 +257,8 @@ class VideoTask(BaseModel):
 
 
 def _is_plain_url(url: str) -> bool:
+    """Whether a URL holds nothing that signs it: no query, no user, no ``;sig=…`` in its path."""
     parts = urlsplit(url)
-    return not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        return False
+    return not re.search(r"(?:;|%3b)[^/]*=", parts.path, re.I) and fit_to_store(url) == url

@@ -16,24 +16,22 @@ import asyncio
 import importlib.util
 import ssl
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from airflow_video_provider.gateway.pace import MOST_CONNECTIONS
+from airflow_video_provider.gateway.proxies import is_socks
 from airflow_video_provider.gateway.settings import KEEPALIVE_SECONDS
 
 __all__ = ["faults", "is_fast", "query_transport"]
 
 
-def query_transport(base_url: str, verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
+def query_transport(verify: ssl.SSLContext | bool, proxy: httpx.Proxy | None) -> httpx.AsyncBaseTransport:
     """Make the transport for the queries of a gateway.
 
-    :param base_url: decides on the proxy, as the environment has it (``HTTPS_PROXY``, ``NO_PROXY``, …).
     :param verify: a TLS context, False to check no certificate, True for the usual authorities.
+    :param proxy: between here and the gateway; None for none. A SOCKS proxy is for httpx's own transport.
     """
-    proxy = _proxy_for(base_url)
     options: dict[str, Any] = {
         "verify": verify,
         "limits": httpx.Limits(
@@ -41,9 +39,9 @@ def query_transport(base_url: str, verify: ssl.SSLContext | bool) -> httpx.Async
             max_keepalive_connections=MOST_CONNECTIONS,
             keepalive_expiry=KEEPALIVE_SECONDS,
         ),
-        "proxy": None if proxy is None else httpx.Proxy(proxy),
+        "proxy": proxy,
     }
-    if is_fast():
+    if is_fast() and not is_socks(proxy):
         from httpx_aiohttp import AiohttpTransport
 
         fast: httpx.AsyncBaseTransport = AiohttpTransport(**options)
@@ -67,12 +65,3 @@ def faults() -> tuple[type[Exception], ...]:
     import aiohttp
 
     return (*own, aiohttp.ClientError, asyncio.TimeoutError)
-
-
-def _proxy_for(base_url: str) -> str | None:
-    parts = urlsplit(base_url)
-    if proxy_bypass(parts.netloc):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -15,13 +15,18 @@ from airflow_video_provider.gateway.envelope import fit_to_store, problems_in, s
 
 def read_word(value: object) -> str | None:
     """Words of an outer envelope such as 200 or "ok" are no status, so numbers do not count."""
-    text = read_string(value)
+    text = read_text(value)
     return None if text is None or text.isdigit() else text
 
 
 def read_string(value: object) -> str | None:
     # JSON can spell half of a surrogate pair, which no database or log can store.
     return value.encode("utf-8", "replace").decode().strip() or None if isinstance(value, str) else None
+
+
+def read_text(value: object) -> str | None:
+    """Words for people, which are logged and stored; an id or an address is none."""
+    return fit_to_store(value) or None if isinstance(value, str) else None
 
 
 def read_identifier(value: object) -> str | None:
@@ -32,7 +37,7 @@ def read_identifier(value: object) -> str | None:
 
 def read_error_code(value: object) -> str | None:
     text = read_identifier(value)
-    return None if text in {"0", None} else text
+    return None if text in {"0", None} else read_text(text)
 
 
 _HTTP = re.compile(r"https?://[^\x00-\x20\x7f\ud800-\udfff]+", re.I)

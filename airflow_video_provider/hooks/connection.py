@@ -61,8 +61,7 @@ def allowed_hosts_from_connection(connection: Connection) -> tuple[str, ...]:
 
 def secrets_of(settings: GatewaySettings) -> list[str]:
     """What Airflow has to mask beside the password: headers of the connection, and of its dialect."""
-    headers = (*settings.headers, *settings.spoken.headers.items())
-    return [value for name, value in headers if re.search(r"auth|key|token|secret|cookie", name, re.I)]
+    return [secret for secret in settings.secrets if secret != settings.api_key]
 
 
 def _base_url(connection: Connection) -> str:

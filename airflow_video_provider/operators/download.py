@@ -24,7 +24,7 @@ from airflow_video_provider.media.options import Check, DownloadOptions, IfExist
 from airflow_video_provider.operators.destinations import asset_uri, dataset_name, path_of
 from airflow_video_provider.operators.fetching import Fetch, Quality, Wanted
 from airflow_video_provider.video_status import VideoStatus, download_status, failures_told, tell
-from airflow_video_provider.waiting import check_seconds, video_id_of
+from airflow_video_provider.waiting import check_seconds, submitted, video_id_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -196,6 +196,8 @@ class VideoDownloadOperator(BaseOperator):
             raise InvalidRequestError("video, videos: give one of the two")
         given: Any = [self.video] if self.videos is None else self.videos
         videos = [given] if isinstance(given, str | Mapping) else list(given)
+        if self.videos is not None:
+            videos = [video for _, video in submitted(videos, self.log)]
         if not videos:
             raise InvalidRequestError("videos: the list is empty")
         if len(videos) > 1 and not self.destination.endswith("/"):

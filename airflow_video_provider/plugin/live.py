@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowException, conf
 
 from airflow_video_provider.gateway.errors import GatewayError
 from airflow_video_provider.hooks.shared import shared_gateway
-from airflow_video_provider.http_common import excerpt, without_queries
+from airflow_video_provider.http_common import excerpt, without_secrets
 
 __all__ = ["Seen", "is_allowed", "look"]
 
@@ -67,5 +67,5 @@ async def _look(conn_id: str, video_id: str) -> Seen:
     except TimeoutError:
         return Seen(problem=f"the gateway did not answer within {TIMEOUT:g} s")
     except (GatewayError, AirflowException) as error:
-        return Seen(problem=excerpt(without_queries(str(error))))
+        return Seen(problem=excerpt(without_secrets(str(error))))
     return Seen(task.line, task.progress)

@@ -22,10 +22,11 @@ __all__ = ["start_trigger_args", "why_not_from_trigger"]
 _TRIGGER = "airflow_video_provider.triggers.video_templated.TemplatedVideoTaskTrigger"
 
 
-def why_not_from_trigger(sensor: BaseSensorOperator, video_id: object) -> str | None:
+def why_not_from_trigger(sensor: BaseSensorOperator, video_id: object, conn_id: object) -> str | None:
     """Why Airflow cannot begin the wait in the triggerer; None where it can.
 
-    :param video_id: None for a list of videos.
+    :param video_id: the template; None for a list of videos.
+    :param conn_id: the template of the connection's id.
     """
     if not hasattr(BaseTrigger, "render_template_fields"):
         return "Airflow renders a trigger's templates from 3.3 on"
@@ -33,11 +34,18 @@ def why_not_from_trigger(sensor: BaseSensorOperator, video_id: object) -> str | 
         return "a list of videos goes to its trigger through an XCom, which a worker writes"
     if _is_mapped(sensor):
         return "Airflow does not do it for mapped tasks"
-    if not isinstance(video_id, str) or "xcom_pull" in video_id:
-        # Its xcom_pull asks for all map indexes, which the triggerer's parent process of 3.3.2 does not
-        # understand: the rendering waits for an answer for ever.
+    if _reads_xcoms(video_id) or _reads_xcoms(conn_id):
         return "Airflow cannot read another task's XCom in the triggerer"
     return None
+
+
+def _reads_xcoms(template: object) -> bool:
+    """Whether a template is an XComArg, or pulls XComs by itself.
+
+    xcom_pull asks for all map indexes, which the triggerer's parent process of 3.3.2 does not understand: the
+    rendering waits for an answer for ever.
+    """
+    return not isinstance(template, str) or ("{" in template and "xcom" in template.lower())
 
 
 def _is_mapped(sensor: Any) -> bool:

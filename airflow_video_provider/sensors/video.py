@@ -50,6 +50,8 @@ _RAISED: dict[End, type[Exception]] = {
 }
 #: Ends that the gateway has told of.
 _BY_THE_GATEWAY = frozenset({End.SUCCEEDED, End.FAILED})
+#: Of a watch in a poke that is a process of its own: there is no "a few more times".
+_OF_ONE_ROUND: dict[str, Any] = {"url_asks": 0, "gone_after": 0.0}
 #: The XCom from which a list trigger reads what it waits for.
 IDS_KEY = "video_ids"
 _NOT_GIVEN: Any = object()
@@ -66,7 +68,8 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
     :param video_id: the gateway's task id, or the XCom of the task that submitted it (templated; also with
         ``.expand()``).
     :param video_ids: a list of those, or a template or XCom that is one (templated): thousands of videos in
-        one task instance and one trigger.
+        one task instance and one trigger. What an earlier task tells of an item that it could not submit is
+        passed over, with a warning.
     :param fail_if: for a list. ``any``, the default, waits for all, and then fails if one did not succeed,
         with all results told; ``first`` fails as soon as one does not succeed, and leaves the others running;
         ``all`` fails only if none succeeded.
@@ -146,7 +149,7 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
 
     def _start_from_trigger(self) -> None:
         video_id = None if self.many else self.video_id
-        self._why_not_from_trigger = why_not_from_trigger(self, video_id)
+        self._why_not_from_trigger = why_not_from_trigger(self, video_id, self.video_conn_id)
         if self._why_not_from_trigger is None:
             self.start_trigger_args = start_trigger_args(self, video_id, self.video_conn_id, self.waits)
             self.start_from_trigger = True
@@ -216,27 +219,34 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
             if self._watch is None:
                 # Of a wait that is rescheduled this process knows no beginning: Airflow keeps the timeout.
                 deadline = None if self.reschedule else time.time() + self.timeout
-                self._watch = self._new_watch(hook, deadline)
+                self._watch = self._new_watch(hook, deadline, **(_OF_ONE_ROUND if self.reschedule else {}))
                 self._tell(context["ti"], hook, self._watch)
-                if self.reschedule:  # every poke is a process of its own: there is no "a few more times"
-                    self._watch.url_asks, self._watch.gone_after = 0, 0.0
             verdict = hook.ask(self._watch)
         if isinstance(verdict, Done):
             return PokeReturnValue(is_done=True, xcom_value=self._result(verdict))
-        self.poke_interval = verdict  # Airflow sleeps for it after this
+        return self._poke_again_in(verdict)
+
+    def _poke_again_in(self, seconds: float) -> PokeReturnValue:
+        """Let Airflow sleep for it, or reschedule.
+
+        A first contact that fails is tried again within seconds, but not where each try is a worker process.
+        """
+        self.poke_interval = max(seconds, self.waits.poll_interval) if self.reschedule else seconds
         return PokeReturnValue(is_done=False)
 
     def _tell(self, ti: Any, hook: VideoHook, watch: TaskWatch) -> None:
         page = hook.get_conn().settings.console_page(watch.video_id)
         tell(self, ti, replace(self.ui_status(), video_id=watch.video_id, console_url=page))
 
-    def _new_watch(self, hook: VideoHook, deadline: float | None, video_id: str | None = None) -> TaskWatch:
+    def _new_watch(
+        self, hook: VideoHook, deadline: float | None, video_id: str | None = None, **more: Any
+    ) -> TaskWatch:
         try:
             return hook.watch(
                 video_id or video_id_of(self.video_id),
                 deadline=deadline,
                 contact_made=False,
-                **self.waits.of_watch(),
+                **{**self.waits.of_watch(), **more},
             )
         except GatewayError as error:
             raise AirflowFailException(str(error)) from None
@@ -253,7 +263,7 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
 
     def _wait_for_many(self, context: Context) -> list[dict[str, Any]]:
         if not (ids := self._ids()):
-            self.log.info("video_ids is empty: there is nothing to wait for")
+            self.log.info("video_ids names no video: there is nothing to wait for")
             return []
         self._tell_of_list(context, [{"video_id": video_id} for video_id in ids])
         deadline = time.time() + self.timeout
@@ -280,22 +290,20 @@ class VideoTaskSensor(ResumesItsOwnAttempt, BaseSensorOperator):
         self.defer_for(self.timeout, trigger, context)
 
     def _poke_many(self, context: Context) -> PokeReturnValue:
-        # Every poke is a process of its own: there is no "a few more times".
         ids = self._ids()
         self._tell_of_list(context, [{"video_id": video_id} for video_id in ids])
-        waits = self._list_wait(ids, deadline=None, url_asks=0, gone_after=0.0)
+        waits = self._list_wait(ids, deadline=None, **_OF_ONE_ROUND)
         end, due_in = asyncio.run(waits.once())
         failed = end.broke_off or (self.fail_if == "first" and end.failure("first"))
         if due_in is not None and not failed:
-            self.poke_interval = due_in  # the result is told once the last of them has ended
-            return PokeReturnValue(is_done=False)
+            return self._poke_again_in(due_in)  # the result is told once the last of them has ended
         for done in end.ends:
             self.log.info("%s", done.message)
         return PokeReturnValue(is_done=True, xcom_value=self._results(end, context))
 
     def _ids(self) -> list[str]:
         try:
-            return video_ids_of(self.video_ids)
+            return video_ids_of(self.video_ids, self.log)
         except GatewayError as error:
             raise AirflowFailException(str(error)) from None
 

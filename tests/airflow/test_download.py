@@ -566,6 +566,20 @@ class TestAList:
         assert [landed["skipped"] for landed in again["landed"]] == [True, False, True]
         assert len(list(tmp_path.iterdir())) == 3
 
+    def test_what_an_earlier_task_could_not_submit_is_passed_over_and_told(
+        self, connection: str, gateway: Gateway, clock: Clock, tmp_path: Path, logged: list[str]
+    ) -> None:
+        good = gateway.submit("a heron")
+        gateway.finish()
+        operator = VideoDownloadOperator(
+            task_id="land",
+            videos=[{"video_id": None, "state": None, "message": "no balance left"}, {"video_id": good}],
+            destination=f"{tmp_path.as_uri()}/",
+        )
+        result = operator.execute(context_of())
+        assert [landed["video_id"] for landed in result["landed"]] == [good]
+        assert "entry 0 of the list has no video, and is passed over: no balance left" in logged
+
     def test_a_task_may_go_on_with_what_landed(
         self, connection: str, gateway: Gateway, clock: Clock, tmp_path: Path
     ) -> None:
@@ -587,6 +601,8 @@ class TestAList:
             ({}, "video, videos: give one of the two"),
             ({"video": "a", "videos": ["b"]}, "video, videos: give one of the two"),
             ({"videos": []}, "videos: the list is empty"),
+            ({"videos": [{"video_id": None, "message": "refused"}]}, "videos: the list is empty"),
+            ({"videos": [{"video_id": None}]}, "video id: there is none in"),
         ],
     )
     def test_a_list_that_cannot_be_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -81,6 +82,31 @@ class TestWaiting:
         result = finish(video_id, deferrable=False, mode="reschedule")
         assert result["state"] == "succeeded"
         assert len(gateway.requests("GET")) == 3
+
+    @pytest.mark.usefixtures("airflow_database")
+    @pytest.mark.parametrize("many", [False, True], ids=["one", "list"])
+    @pytest.mark.parametrize("fault", ["no host", "html", "503", "429", "none"])
+    def test_rescheduled_no_sooner_than_its_interval_whatever_went_wrong(
+        self, connect: Callable[..., str], gateway: Gateway, many: bool, fault: str
+    ) -> None:
+        """Each poke is a worker process of its own."""
+        videos = [gateway.submit("a fox [query-html=1]" if fault == "html" else "a fox") for _ in range(2)]
+        if fault == "no host":
+            connect(host="http://127.0.0.1:9")
+        if fault.isdigit():
+            gateway.fail(query=int(fault))
+        waiting = VideoTaskSensor(
+            task_id="wait",
+            deferrable=False,
+            mode="reschedule",
+            poke_interval=300,
+            timeout=5000,
+            **({"video_ids": videos} if many else {"video_id": videos[0]}),
+        )
+        begun = datetime.now(UTC)
+        with pytest.raises(AirflowRescheduleException) as caught:
+            waiting.execute(context_of())
+        assert caught.value.reschedule_date >= begun + timedelta(seconds=300)
 
     def test_a_deferral_hands_everything_to_the_trigger(self, gateway: Gateway, clock: Clock) -> None:
         video_id = gateway.submit("a fox")

@@ -150,6 +150,10 @@ CANNOT: dict[str, tuple[Callable[[Any], VideoTaskSensor], str]] = {
         lambda _: sensor("{{ ti.xcom_pull('film')['video_id'] }}"),
         "another task's XCom",
     ),
+    "a connection by a template of an XCom": (
+        lambda _: sensor("a", video_conn_id="{{ ti.xcom_pull('pick') }}"),
+        "another task's XCom",
+    ),
     "a list": (
         lambda _: VideoTaskSensor(task_id="wait", video_ids=["a"], start_from_trigger=True),
         "through an XCom",
@@ -171,6 +175,7 @@ class TestItBeginsInAWorkerWhereAirflowCannot:
         waiting = make(dag)
         assert waiting.start_from_trigger is False
         video_id = gateway.submit("a fox")
+        waiting.video_conn_id = "video_default"
         waiting.video_id, waiting.video_ids = (None, [video_id]) if waiting.many else (video_id, None)
         deferred(waiting.execute, context_of())
         (told,) = [line for line in logged if "begins in a worker" in line]

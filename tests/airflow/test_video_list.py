@@ -546,13 +546,41 @@ class TestWhatItIsTold:
         assert "is no list" in str(error)
         assert not gateway.requests()
 
-    @pytest.mark.parametrize("nothing", ["", None, {"video_id": None}, 3], ids=repr)
+    @pytest.mark.parametrize(
+        "nothing",
+        ["", None, {"video_id": None}, 3, {"message": "a"}, {"video_id": "", "message": "a"},
+         {"video_id": None, "message": " "}],
+        ids=repr,
+    )  # fmt: skip
     def test_a_list_with_an_entry_that_is_none(
         self, gateway: Gateway, ti: TaskInstance, nothing: object
     ) -> None:
         error = refused(ti, ["a", nothing], **POKE)
         assert isinstance(error, AirflowFailException)
         assert "video_ids, entry 1: " in str(error)
+        assert not gateway.requests()
+
+    @pytest.mark.parametrize("form", [list, str, json.dumps], ids=["XCom", "as Jinja writes it", "JSON"])
+    @ALL_WAYS
+    def test_what_an_earlier_task_could_not_submit_is_passed_over_and_told(
+        self,
+        gateway: Gateway,
+        ti: TaskInstance,
+        way: dict[str, Any],
+        form: Callable[[list[Any]], Any],
+        logged: list[str],
+    ) -> None:
+        (made,) = finished(gateway, "a fox")
+        never = {"video_id": None, "state": None, "message": "no balance left", "prompt": "a heron"}
+        told = form([never, {"video_id": made, "state": "succeeded", "prompt": "a fox"}, never])
+        assert [result["video_id"] for result in wait(ti, told, **way)] == [made]
+        assert "entry 0 of the list has no video, and is passed over: no balance left" in logged
+        assert "entry 2 of the list has no video, and is passed over: no balance left" in logged
+
+    def test_where_no_entry_was_ever_submitted_there_is_nothing_to_wait_for(
+        self, gateway: Gateway, ti: TaskInstance
+    ) -> None:
+        assert wait(ti, [{"video_id": None, "message": "no balance left"}], **POKE) == []
         assert not gateway.requests()
 
     @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import gzip
 import json
 import logging
 import socket
+import socketserver
 import ssl
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,10 +31,12 @@ from airflow_video_provider.gateway import (
     TransportError,
     UnreadableReplyError,
     VideoRequest,
+    proxies,
 )
 from airflow_video_provider.gateway import client as client_module
 
 KEY = "sk-test-0123456789abcdef"
+HEADER = "films-0123456789abcdef"
 REQUEST = VideoRequest(prompt="a cat", model="veo3.1-fast")
 ID = "veo3.1-fast:1770350082-trii1OXZc3"
 MIB = 2**20
@@ -94,6 +98,21 @@ def refused_url() -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+class _Talker(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(65536)
+        self.request.sendall(b"HTTP/1.1 400 X\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.fixture
+def talker() -> Iterator[str]:
+    """A server that answers in plain HTTP whatever it is sent."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Talker) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 def failure(call: Callable[..., Any], *args: Any) -> GatewayError:
@@ -328,6 +347,37 @@ class TestAReply:
         assert "Incorrect API key provided: ***" in str(error)
         assert KEY not in f"{error} {error.message} {error.code} {error.args}"
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"status": "failed", "error": {"message": f"Incorrect API key: {KEY}", "code": KEY}},
+            {"status": "failed", "fail_reason": f"upstream refused header {HEADER}"},
+            {
+                "status": KEY,
+                "model": KEY,
+                "enhanced_prompt": KEY,
+                "video_url": f"https://h.example/{KEY}.mp4",
+            },
+            {"status": "completed", "usage": {KEY: 1}},
+        ],
+    )
+    def test_about_a_task_that_repeats_a_key_is_masked(
+        self, connect: Connect, peer: StartPeer, said: dict[str, object]
+    ) -> None:
+        client = connect(peer(reply(200, said)).url, KEY, headers={"X-Team-Token": f"Token {HEADER}"})
+        told = json.dumps(client.get_task(ID).as_json())
+        assert KEY not in told
+        assert HEADER not in told
+
+    @pytest.mark.parametrize("key", ["pending", "sk/with/a/slash"])
+    def test_is_masked_in_every_spelling_but_not_of_a_short_key(
+        self, connect: Connect, peer: StartPeer, key: str
+    ) -> None:
+        said = json.dumps({"status": "pending", "model": key}).replace("/", "\\/").encode()
+        task = connect(peer(reply(200, said)).url, key).get_task(ID)
+        assert task.state is TaskState.QUEUED
+        assert task.model == ("pending" if key == "pending" else "***")
+
     @pytest.mark.parametrize("gzipped", [False, True], ids=["plain", "gzip"])
     def test_is_bounded_in_size(self, connect: Connect, peer: StartPeer, gzipped: bool) -> None:
         def padded(size: int) -> bytes:
@@ -467,6 +517,43 @@ class TestAQuery:
         assert isinstance(error, TransportError)
         assert (error.retryable, error.maybe_sent, error.maybe_accepted) == (True, True, False)
         assert ID not in str(error)
+
+    def test_to_nobody_says_so_whichever_way_it_goes(self, connect: Connect, refused_url: str) -> None:
+        error = failure(connect(refused_url).get_task, ID)
+        assert error.message == f"no reply from {refused_url}: Connection refused"
+
+    def test_to_a_name_that_does_not_exist_says_so_whichever_way_it_goes(self, connect: Connect) -> None:
+        error = failure(connect("http://no-such-host.invalid").get_task, ID)
+        said = "no reply from http://no-such-host.invalid:80: the name does not resolve ("
+        assert error.message.startswith(said)
+
+    def test_over_tls_to_a_host_that_speaks_none_says_so_whichever_way_it_goes(
+        self, connect: Connect, talker: str
+    ) -> None:
+        address = talker.replace("http:", "https:")
+        error = failure(connect(address).get_task, ID)
+        assert isinstance(error, TransportError)
+        assert not isinstance(error, CertificateError)
+        assert error.message.startswith(f"no reply from {address}: TLS: ")
+        assert "timed out" not in error.message
+
+    def test_without_tls_to_a_host_that_wants_it_is_no_timeout(
+        self, connect: Connect, peer: Any, tls: ssl.SSLContext
+    ) -> None:
+        error = failure(connect(peer(PENDING, tls=tls).url.replace("https:", "http:")).get_task, ID)
+        assert isinstance(error, TransportError)
+        assert error.retryable
+        assert "timed out" not in error.message
+
+    def test_over_tls_to_a_host_that_never_answers_is_a_timeout(self, connect: Connect) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"https://127.0.0.1:{silent.getsockname()[1]}"
+            error = failure(connect(address, KEY, timeout=0.3).get_task, ID)
+        assert error.message == f"no reply from {address}: timed out (ConnectTimeout)"
+
+    def test_that_is_cut_off_is_no_timeout(self, connect: Connect, peer: StartPeer) -> None:
+        error = failure(connect(peer(b"").url).get_task, ID)
+        assert error.message.endswith(": Server disconnected without sending a response")
 
     def test_that_is_answered_as_before_means_what_it_meant(self, peer: StartPeer) -> None:
         ready = reply(200, {"id": ID, "status": "completed", "video_url": "https://cdn.example/v.mp4"})
@@ -884,7 +971,7 @@ class TestTls:
         server = peer(PENDING, tls=tls)
         client = connect(server.url, verify=True)
         for ask in (lambda: client.get_task(ID), lambda: client.submit(REQUEST)):
-            with pytest.raises(CertificateError, match="is not trusted") as failed:
+            with pytest.raises(CertificateError, match=r"is not trusted: [\w -]+$") as failed:
                 ask()
             assert not failed.value.retryable
             assert not failed.value.maybe_accepted
@@ -912,3 +999,37 @@ class TestAProxyOfTheEnvironment:
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.setenv(name, "127.0.0.1")
         assert connect(server.url).get_task(ID).state is TaskState.QUEUED
+
+    @pytest.mark.parametrize(
+        "value", ["::::", "http://", "ftp://proxy.example", "http://h:port", "socks5://u:hidden@127.0.0.1:1"]
+    )
+    @pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
+    def test_that_cannot_be_used_is_named(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        monkeypatch.setattr(proxies, "find_spec", lambda _: None)
+        for other in ("http_proxy", "all_proxy", "no_proxy"):
+            for spelt in (other, other.upper()):
+                monkeypatch.delenv(spelt, raising=False)
+        monkeypatch.setenv(name, value)
+        with pytest.raises(InvalidRequestError, match=f"^{name}: this variable of the environment") as failed:
+            connect("http://gateway.invalid")
+        assert "hidden" not in str(failed.value)
+
+    def test_that_is_for_others_hinders_nobody(
+        self, connect: Connect, peer: StartPeer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = peer(PENDING)
+        monkeypatch.setenv("https_proxy", "::::")
+        monkeypatch.setenv("no_proxy", "[::, a b, ::::, 127.0.0.1")
+        assert connect(server.url).get_task(ID).state is TaskState.QUEUED
+        assert connect(server.url).submit(REQUEST).video_id == ID
+
+    @pytest.mark.parametrize("listed", ["::1", "[::1]"])
+    def test_is_not_used_for_an_ipv6_address_however_it_is_listed(
+        self, monkeypatch: pytest.MonkeyPatch, listed: str
+    ) -> None:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", listed)
+        assert proxies.proxy_for("http://[::1]:8899") is None
+        assert proxies.proxy_for("http://[::2]:8899") is not None

@@ -750,9 +750,37 @@ class TestAsJson:
         assert "SECRET" not in json.dumps(told)
         assert task.video_url == signed
 
-    @pytest.mark.parametrize("url", ["https://user:pw@cdn.example/v.mp4", f"{CDN}#token=SECRET"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://user:pw@cdn.example/v.mp4",
+            f"{CDN}#token=SECRET",
+            f"{CDN};sig=SECRET",
+            "https://cdn.example/v;token=SECRET/1.mp4",
+            "https://cdn.example/hdnts=exp~hmac/v.mp4",
+        ],
+    )
     def test_leaves_out_other_urls_that_hold_a_secret(self, url: str) -> None:
         assert read({"status": "completed", "video_url": url}).as_json()["video_url"] is None
+
+    @pytest.mark.parametrize("field", ["status", "model", "enhanced_prompt", "fail_reason", "error"])
+    @pytest.mark.parametrize(
+        "said",
+        [
+            f"{CDN}?X-Amz-Signature=SECRET",
+            f"see {CDN.removeprefix('https://')}?X-Amz-Signature=SECRET",
+            "Authorization: Bearer SECRET",
+            "Bearer SECRET",
+        ],
+    )
+    def test_leaves_out_a_credential_whichever_field_holds_it(self, field: str, said: str) -> None:
+        for body in ({"status": "failed"}, {"status": "processing"}):
+            task = read({**body, field: said})
+            assert "SECRET" not in json.dumps(task.as_json()) + task.line
+
+    def test_leaves_out_a_credential_in_a_code(self) -> None:
+        task = read({"status": "failed", "error": {"message": "no", "code": f"at {CDN}?sig=SECRET"}})
+        assert "SECRET" not in json.dumps(task.as_json())
 
     def test_keeps_a_plain_url_and_tells_times_as_text(self) -> None:
         told = read(example_replies("000")[0]).as_json()
