@@ -170,6 +170,7 @@ class Progress:
         :param percent: 0 to 100; None where it said nothing.
         :param age: seconds from the submission.
         """
+        age = max(age, 1e-3)  # of which logarithms are taken
         if percent is not None and percent < self._percent:
             self._believed = False
         elif percent is not None and percent > self._percent:

@@ -241,7 +241,7 @@ class TaskWatch:
 
     def _judge_error(self, error: GatewayError, now: float, met_before: bool) -> Verdict:
         if not error.retryable and not self._may_pass(error, now, met_before):
-            return self._refused(error)
+            return self._final(error)
         patience = (
             self.unreachable_after
             if self.contact_made
@@ -256,7 +256,7 @@ class TaskWatch:
         elif overdue:
             return self._timed_out(None, error)
         elif lost and not error.retryable:
-            return self._refused(error)
+            return self._final(error)
         elif lost:
             return self._done(
                 End.UNREACHABLE,
@@ -280,7 +280,7 @@ class TaskWatch:
             return self._doubts_not_found(now)
         return met_before and not isinstance(error, CertificateError | ModerationError)
 
-    def _refused(self, error: GatewayError) -> Done:
+    def _final(self, error: GatewayError) -> Done:
         end = End.GONE if isinstance(error, NotFoundError) and not error.no_such_route else End.REFUSED
         return self._done(end, _refused(self.video_id, error), error=error)
 

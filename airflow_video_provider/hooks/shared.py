@@ -204,18 +204,18 @@ class SharedGateway:
         from airflow.providers.common.compat.connection import get_async_connection
         from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-        for pause in (*LOOK_UP_AGAIN_AFTER, None):
+        pauses = iter(LOOK_UP_AGAIN_AFTER)
+        while True:
             try:
                 return await get_async_connection(self.video_conn_id)
             except AirflowNotFoundException:
                 raise
             except Exception as error:  # whatever a secrets backend, a database or an API server raises
                 what = f"connection {self.video_conn_id} could not be looked up ({type(error).__name__})"
-                if pause is None:
+                if (pause := next(pauses, None)) is None:
                     raise InvalidRequestError(what) from error
                 log.warning("%s; it is tried again in %.0f s", what, pause)
                 await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
 
     async def _load(self) -> None:
         from airflow_video_provider.gateway.client import AsyncGateway

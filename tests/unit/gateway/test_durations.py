@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from airflow_video_provider.gateway.durations import Expectation, History, Progress, expected_of_family
@@ -133,6 +133,7 @@ class TestProgress:
         assert spreads[0] < spreads[1] < spreads[2]
 
     @given(st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 100)), st.floats(0, 10**5)), max_size=30))
+    @example([(5, 2.0), (6, 5e-324)])
     @settings(PATIENT)
     def test_whatever_it_says_an_expectation_is_one(self, replies: list[tuple[int | None, float]]) -> None:
         progress = Progress()
