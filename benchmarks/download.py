@@ -99,8 +99,8 @@ common = {
 destination = arguments["destination"]
 if destination.startswith("s3:"):
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-    from airflow_video_provider.operators.download import _destination
-    destination = _destination(destination)
+    from airflow_video_provider.operators.destinations import path_of
+    destination = path_of(destination)
     common["s3_client"] = S3Hook(aws_conn_id="aws_default").get_conn()
     common["s3_client"].list_buckets()
 from airflow_video_provider.media import download_many
