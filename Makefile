@@ -31,8 +31,8 @@ export UV_PYTHON_DOWNLOADS := never
 # One Airflow for each kind of memory: the task state store (3.3), Variables through the API server (3.1), and
 # Variables in the database (2.11).
 CRASHES := tests/airflow/test_crash_points.py
-# Two processes share the files of tests between them: most of their time is waiting.
-SHARED := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three processes share the files of tests between them: most of their time is waiting.
+SHARED := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 CODE := airflow_video_provider dags_examples scripts tests benchmarks
 

@@ -33,7 +33,7 @@ PYTHONS = {
     "3.3": ("3.11", "3.12", "3.13"),
 }
 #: Two processes share the files of tests between them, as in the Makefile: a pair takes half the time.
-SHARED = ("--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+SHARED = ("--numprocesses", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 TESTS = (*SHARED, "tests/airflow", "-m", "not slow")
 HEAD = "| Airflow | Python | passed | skipped | failed | on |"
 

@@ -27,11 +27,15 @@ NEEDS = {"approve_before_publishing.py": (3, 1)}
 
 #: Files that wait for an Airflow of their own. Of two processes that share the tests, one would sit
 #: idle at the end if these came in the order of the alphabet.
-LONG = ("test_real_airflow", "test_documents", "test_demos", "test_crash_points", "test_examples")
+LONG = (
+    "test_real_airflow", "test_documents", "test_crash_points", "test_examples", "test_task_decorator",
+    "test_plugin", "test_demos", "test_download_stores", "test_download_faults", "test_many_prompts",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 def pytest_configure() -> None:

@@ -116,7 +116,7 @@ class Gateway:
         return reply.get("id") or reply["task_id"]
 
 
-IDLE = 0.05
+IDLE = 0.01
 """Real seconds after which a wait at a gate is believed to be all that goes on."""
 
 
