@@ -20,6 +20,24 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     for field in CONNECTION_FIELDS
 }
 
+CONFIG: dict[str, Any] = {
+    "video_gateway": {
+        "description": "What Airflow's UI shows of videos.",
+        "options": {
+            "ui_queries_gateway": {
+                "description": (
+                    "Whether the api-server may query the gateway, through the task's connection, "
+                    "for the progress of a video whose Video tab is open."
+                ),
+                "version_added": "0.1.0",
+                "type": "boolean",
+                "example": None,
+                "default": "True",
+            }
+        },
+    }
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """What ``airflow providers list``, ``providers hooks`` and the connection form show."""
@@ -58,23 +76,7 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"class-name": "airflow_video_provider.decorators.video.video_task", "name": "video"}
         ],
-        "config": {
-            "video_gateway": {
-                "description": "What Airflow's UI shows of videos.",
-                "options": {
-                    "ui_queries_gateway": {
-                        "description": (
-                            "Whether the api-server may query the gateway, through the task's connection, "
-                            "for the progress of a video whose Video tab is open."
-                        ),
-                        "version_added": "0.1.0",
-                        "type": "boolean",
-                        "example": None,
-                        "default": "True",
-                    }
-                },
-            }
-        },
+        "config": CONFIG,
         "connection-types": [
             {
                 "hook-class-name": "airflow_video_provider.hooks.video.VideoHook",

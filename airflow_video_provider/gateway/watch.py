@@ -23,12 +23,8 @@ from airflow_video_provider.gateway.errors import (
     TransportError,
     UnreadableReplyError,
 )
-from airflow_video_provider.gateway.pace import (
-    LONGEST_INTERVAL,
-    LOWEST_INTERVAL,
-    Schedule,
-    ScheduleMode,
-)
+from airflow_video_provider.gateway.lines import Lines
+from airflow_video_provider.gateway.pace import LONGEST_INTERVAL, LOWEST_INTERVAL, Schedule, ScheduleMode
 from airflow_video_provider.gateway.state import TaskState
 from airflow_video_provider.gateway.verdict import Done, End, Verdict, Wait
 
@@ -51,9 +47,6 @@ GONE_AFTER = 60.0
 FAILURES = 3
 #: Seconds to the next query from which on its time is told.
 FAR = 30.0
-#: Lines for the log that a wait may have at once, and seconds between those that come after them.
-LINES = 20
-LINE_INTERVAL = 60.0
 #: Seconds: a gateway's time of creation that is further off is of another clock.
 A_DAY = 86_400.0
 #: More queries of a task that succeeded and has no URL yet, and how far apart (seconds).
@@ -102,8 +95,7 @@ class TaskWatch:
     found_after: float | None = field(default=None, init=False)
     """Seconds between the end by the gateway's clock and the reply that told of it, where it tells."""
     _line: str | None = field(default=None, init=False)
-    _lines: int = field(default=0, init=False)
-    _told_at: float = field(default=0.0, init=False)
+    _lines: Lines = field(default_factory=Lines, init=False)
     _failures: int = field(default=0, init=False)
     _failing_since: float | None = field(default=None, init=False)
     _urls_missing: int = field(default=0, init=False)
@@ -128,7 +120,7 @@ class TaskWatch:
         changed = task.line != self._line or recovered
         self._line = task.line
         verdict = self._noted(self._judge(task, now), now)
-        telling = changed and self._may_tell(verdict, now)
+        telling = changed and self._lines.may_have_another(now, last=isinstance(verdict, Done))
         self.news = (
             self._told(f"{task.line}{self._for_how_long(task, now)}", verdict, now) if telling else None
         )
@@ -196,13 +188,6 @@ class TaskWatch:
         started = None if task.state.is_final else self._started(task)
         return "" if started is None else f", for {max(now - started, 0.0):.0f} s"
 
-    def _may_tell(self, verdict: Verdict, now: float) -> bool:
-        """Whether a line is worth it: what changes with every query would fill the log."""
-        if isinstance(verdict, Wait) and self._lines >= LINES and abs(now - self._told_at) < LINE_INTERVAL:
-            return False
-        self._lines, self._told_at = self._lines + 1, now
-        return True
-
     def _told(self, what: str, verdict: Verdict, now: float, why: str = "") -> str:
         if not isinstance(verdict, Wait) or verdict.seconds <= FAR:
             return what + why
@@ -224,8 +209,9 @@ class TaskWatch:
             self.contact_made = True
         verdict = self._noted(self._judge_error(error, now, met_before), now)
         # Not a line per query: of those in a row the 1st, 2nd, 4th, 8th …
-        worth_it = isinstance(verdict, Done) or self._failures & (self._failures - 1) == 0
-        telling = worth_it and self._may_tell(verdict, now)
+        over = isinstance(verdict, Done)
+        worth_it = over or self._failures & (self._failures - 1) == 0
+        telling = worth_it and self._lines.may_have_another(now, last=over)
         asked = f"; the gateway asked for {error.retry_after:.0f} s" if error.retry_after else ""
         said = f"query {self._failures} in a row failed: {error}"
         self.news = self._told(said, verdict, now, asked) if telling else None

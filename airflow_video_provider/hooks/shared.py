@@ -22,7 +22,7 @@ from airflow_video_provider.gateway.errors import (
 )
 from airflow_video_provider.gateway.pace import Gate
 from airflow_video_provider.gateway.turns import NoTurn, Turns
-from airflow_video_provider.gateway.verdict import Done, Wait
+from airflow_video_provider.gateway.verdict import Done, Verdict, Wait
 from airflow_video_provider.gateway.watch import watch_for
 from airflow_video_provider.hooks.connection import named, settings_from_connection
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from airflow_video_provider.gateway.client import AsyncGateway, GatewaySettings, Query
     from airflow_video_provider.gateway.task import VideoTask
     from airflow_video_provider.gateway.watch import TaskWatch
-from airflow_video_provider.gateway.verdict import Verdict
 
 __all__ = ["HISTORY", "SharedGateway", "Waiting", "learn", "shared_gateway", "waiting_at", "watch_at"]
 
