@@ -618,6 +618,7 @@ class TestInADag:
             "a heron [time=1]",
         ]
 
+    @pytest.mark.skipif(AIRFLOW == (3, 0), reason="its `dag.test()` hands each retry the first attempt's end")
     def test_a_retry_reattaches(self, gateway: Gateway) -> None:
         """The real task state store of 3.3, a real Variable on 2.11."""
         source = DAG.format(name="retried", timeout=1, prompts=["a fox [time=3]"])

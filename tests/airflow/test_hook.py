@@ -34,6 +34,10 @@ from airflow_video_provider.get_provider_info import get_provider_info
 from airflow_video_provider.hooks.video import SUBMIT_ATTEMPTS, VideoHook
 from scripts.services import S3Server, Sandbox
 from tests.airflow.support import MODEL, Clock, Gateway
+from tests.conftest import AIRFLOW
+
+#: Where Airflow's masker is, before 3.1.
+MASKERS = {(2, 11): "airflow.utils.log.secrets_masker", (3, 0): "airflow.sdk.execution_time.secrets_masker"}
 
 
 def free_port() -> int:
@@ -217,7 +221,11 @@ class TestAnUnusableConnectionNamesItsField:
             ({"extra": {"forwarded_host": ["a"]}}, "extra.forwarded_host: must be text"),
             ({"extra": {"allowed_hosts": {"a": 1}}}, "extra.allowed_hosts: must be a list of hosts"),
             ({"password": "sk-1\nX: y"}, "password (the API key): has a line break"),
-            ({"extra": "[1]"}, "extra"),
+            pytest.param(
+                {"extra": "[1]"},
+                "extra",
+                marks=pytest.mark.skipif(AIRFLOW == (3, 0), reason="Airflow 3.0 calls it not defined"),
+            ),
         ],
     )
     def test_by_name(
@@ -537,10 +545,7 @@ class TestSecretsAreMasked:
         assert sorted(masked) == ["hidden-1", "hidden-2", "hidden-3", "hidden-4"]
 
     def test_airflow_redacts_them(self, connect: Callable[..., str], gateway: Gateway) -> None:
-        try:
-            masker = importlib.import_module("airflow.sdk._shared.secrets_masker")
-        except ImportError:
-            masker = importlib.import_module("airflow.utils.log.secrets_masker")
+        masker = importlib.import_module(MASKERS.get(AIRFLOW, "airflow.sdk._shared.secrets_masker"))
         with VideoHook(connect(extra={"headers": {"X-Api-Key": "a-hidden-header"}})) as hook:
             hook.get_conn()
         said = masker.redact(f"sent {gateway.key} and a-hidden-header and films")

@@ -34,6 +34,7 @@ from tests.airflow.support import (
     resume,
     states,
 )
+from tests.conftest import AIRFLOW
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -619,6 +620,8 @@ with DAG("many_{deferrable}", schedule=None, start_date=datetime(2026, 1, 1), ca
 @pytest.mark.usefixtures("airflow_database")
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_upstream_tasks_in_a_dag(gateway: Gateway, deferrable: bool) -> None:
+    if deferrable and AIRFLOW == (3, 0):
+        pytest.skip("no trigger reads an XCom in the `dag.test()` of 3.0; in its triggerer they do")
     with dag_file(f"many_{deferrable}", DAG.format(deferrable=deferrable)) as module:
         done = module.dag.test()
     tasks = ["films[0]", "films[1]", "argument", "text", "list", "of_a_list"]
