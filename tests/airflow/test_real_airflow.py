@@ -130,7 +130,7 @@ def test_a_retry_does_not_take_the_end_of_the_wait_before_for_its_own(
     run_id = real_airflow.trigger(dag_id, {"video_id": video_id})
     for name in names:
         real_airflow.wait_for_state(dag_id, run_id, name, "deferred")
-    httpx.post(f"{sandbox.url}/sandbox/faults", json={"query": 503}).raise_for_status()
+    httpx.post(f"{sandbox.url}/sandbox/faults", json={"query": 500}).raise_for_status()
     try:
         wait_until(
             lambda: all(task.try_number > 1 for task in real_airflow.tasks(dag_id, run_id)),
