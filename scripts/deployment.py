@@ -463,7 +463,7 @@ class Deployment(Service):
         )
         return mapped and f"'{task.dag_id}', '{task.task_id}', '{task.run_id}'" in title
 
-    def wait_without_worker(self, task: TaskInstance, *, timeout: float = 20) -> None:
+    def wait_without_worker(self, task: TaskInstance, *, timeout: float = 120) -> None:
         """Wait until no process works on a task; right after a deferral its last one is still ending."""
         self._wait_until(lambda: not self.worker_processes(task), timeout, f"{task.name} without a worker")
 

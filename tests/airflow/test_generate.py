@@ -589,12 +589,14 @@ DAG = """
 from datetime import datetime, timedelta
 from airflow.providers.common.compat.sdk import DAG
 from airflow_video_provider.operators.video import VideoGenerateOperator
+from tests.airflow.support import ask
 
 with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
     VideoGenerateOperator.partial(
         task_id="film", model="veo3.1-fast", poll_interval=1, schedule="fixed",
         timeout={timeout}, deferrable=True,
-        retries=1000, retry_delay=timedelta(0),  # a retry takes 0.1 s or less, and 2 s are to be bridged
+        retries=2, retry_delay=timedelta(0),
+        on_retry_callback=lambda context: ask("{clock}", "POST", {{"advance": 90}}),
     ).expand(prompt={prompts})
 """
 
@@ -609,7 +611,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestInADag:
     def test_mapped_over_prompts(self, gateway: Gateway) -> None:
         prompts = ["a fox [time=1]", "a heron [time=1]"]
-        source = DAG.format(name="mapped", timeout=60, prompts=prompts)
+        source = DAG.format(name="mapped", timeout=60, prompts=prompts, clock="")
         with dag_file("mapped", source) as module:
             done = module.dag.test()
         assert states(done) == {"film[0]": "success", "film[1]": "success"}
@@ -621,7 +623,8 @@ class TestInADag:
     @pytest.mark.skipif(AIRFLOW == (3, 0), reason="its `dag.test()` hands each retry the first attempt's end")
     def test_a_retry_reattaches(self, gateway: Gateway) -> None:
         """The real task state store of 3.3, a real Variable on 2.11."""
-        source = DAG.format(name="retried", timeout=1, prompts=["a fox [time=3]"])
+        clock = f"{gateway.url}/sandbox/clock"
+        source = DAG.format(name="retried", timeout=1, prompts=["a fox [time=90]"], clock=clock)
         with dag_file("retried", source) as module:
             done = module.dag.test()
         assert states(done) == {"film[0]": "success"}

@@ -770,6 +770,7 @@ from datetime import datetime, timedelta
 from airflow.providers.common.compat.sdk import DAG, task
 from airflow_video_provider.operators.video import VideoGenerateOperator
 from airflow_video_provider.sensors.video import VideoTaskSensor
+from tests.airflow.support import ask
 
 with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
     @task
@@ -778,7 +779,8 @@ with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False
 
     films = VideoGenerateOperator(
         task_id="films", model="veo3.1-fast", prompts=prompts(), poll_interval=1, timeout={timeout},
-        deferrable={deferrable}, retries=20, retry_delay=timedelta(0), schedule="fixed",
+        deferrable={deferrable}, retries=2, retry_delay=timedelta(0), schedule="fixed",
+        on_retry_callback=lambda context: ask("{clock}", "POST", {{"advance": {seconds}}}),
     )
     VideoTaskSensor(task_id="again", video_ids=films.output, poke_interval=1, deferrable=False)
 """
@@ -793,7 +795,7 @@ class TestInADag:
         """In `dag.test()` no scheduler runs that a short deferral could confuse."""
         monkeypatch.setattr("airflow_video_provider.waiting.SHORTEST_DEFERRAL", 0.0)
 
-    @pytest.mark.parametrize(("deferrable", "timeout", "seconds"), [(True, 1, 3), (False, 60, 1)])
+    @pytest.mark.parametrize(("deferrable", "timeout", "seconds"), [(True, 1, 90), (False, 60, 1)])
     def test_a_list_from_upstream_is_paid_once_through_all_retries(
         self, gateway: Gateway, deferrable: bool, timeout: int, seconds: int
     ) -> None:
@@ -801,7 +803,14 @@ class TestInADag:
             pytest.skip("no trigger reads an XCom in the `dag.test()` of 3.0; in its triggerer they do")
         prompts = [f"{animal} [time={seconds}]" for animal in (FOX, HERON, OWL, FOX)]
         name = f"list_{deferrable}_{timeout}"
-        source = DAG.format(name=name, prompts=prompts, timeout=timeout, deferrable=deferrable)
+        source = DAG.format(
+            name=name,
+            prompts=prompts,
+            timeout=timeout,
+            deferrable=deferrable,
+            clock=f"{gateway.url}/sandbox/clock",
+            seconds=seconds,
+        )
         with dag_file(name, source) as module:
             done = module.dag.test()
         assert states(done) == {"prompts": "success", "films": "success", "again": "success"}
