@@ -7,7 +7,6 @@ boxes of an MP4 file (a file cut short, found without any library), and PyAV's r
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -260,17 +259,23 @@ def _read(container: InputContainer, kind: Kind, shown: str, *, decode: bool) ->
     if not container.streams.video:
         raise NotAVideo(f"{shown} is not a video but {kind.container} without a video stream (sound only)")
     video = container.streams.video[0]
-    audio = container.streams.audio[0] if container.streams.audio else None
+    if video.codec_context is None:
+        raise DamagedVideo(
+            f"{shown} is damaged, or in a codec that this FFmpeg does not know: its video stream cannot be "
+            "read. check='structure' takes it as it is"
+        )
     walker = _nal_walker(video)
     expected = {stream.index: stream.frames for stream in container.streams if stream.frames}
     counted: dict[int, int] = dict.fromkeys(expected, 0)
     last_end = 0.0
+    both = (*container.streams.video, *container.streams.audio)
+    decoded = [s for s in both if decode and s.codec_context]  # FFmpeg may not know the codec of a sound
     if decode:
         video.codec_context.options = {"err_detect": "explode"}
         video.thread_type = "AUTO"
     for packet in container.demux():
         if packet.size == 0:
-            if decode and packet.stream.type in ("video", "audio"):
+            if packet.stream in decoded:
                 packet.decode()
             continue
         index = packet.stream.index
@@ -286,7 +291,7 @@ def _read(container: InputContainer, kind: Kind, shown: str, *, decode: bool) ->
                 )
             if packet.pts is not None and packet.time_base is not None:
                 last_end = max(last_end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if decode and packet.stream.type in ("video", "audio"):
+        if packet.stream in decoded:
             for frame in packet.decode():
                 if getattr(frame, "is_corrupt", False):
                     raise DamagedVideo(f"{shown} is damaged: a frame near {last_end:.2f} s does not decode")
@@ -298,6 +303,11 @@ def _read(container: InputContainer, kind: Kind, shown: str, *, decode: bool) ->
                 f"{shown} is damaged: its index names {number} packets in stream {index}, "
                 f"{counted[index]} are there"
             )
+    return _facts(container, kind, last_end)
+
+
+def _facts(container: InputContainer, kind: Kind, last_end: float) -> Facts:
+    video, sound = container.streams.video[0], next(iter(container.streams.audio), None)
     rate = video.average_rate or video.base_rate
     duration = container.duration / 1_000_000 if container.duration else last_end or None
     return Facts(
@@ -307,7 +317,7 @@ def _read(container: InputContainer, kind: Kind, shown: str, *, decode: bool) ->
         height=video.codec_context.height or None,
         fps=round(float(rate), 3) if rate else None,
         video_codec=video.codec_context.name,
-        audio_codec=audio.codec_context.name if audio is not None else None,
+        audio_codec=sound.codec_context.name if sound is not None and sound.codec_context else None,
     )
 
 
@@ -317,15 +327,12 @@ def _nal_walker(video: Any) -> Any:
     In MP4 and Matroska each frame is a row of units, each led by its length. Damage almost always breaks the
     row, and following it costs nothing beside reading the file; decoding would take a thousand times as long.
     """
-    config = b""
-    with contextlib.suppress(Exception):
-        config = bytes(video.codec_context.extradata or b"")
+    config = bytes(video.codec_context.extradata or b"")
     name = video.codec_context.name
-    if len(config) < 7 or config[0] != 1 or name not in ("h264", "hevc"):
+    least, place = {"h264": (7, 4), "hevc": (23, 21)}.get(name, (0, 0))
+    if not least or len(config) < least or config[0] != 1:
         return None
-    if name == "hevc" and len(config) < 23:
-        return None
-    width = (config[4] if name == "h264" else config[21]) % 4 + 1
+    width = config[place] % 4 + 1
 
     def adds_up(packet: Any) -> bool:
         data = memoryview(packet)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import struct
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import av
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from airflow_video_provider.media import DamagedVideo, NotAVideo
+from airflow_video_provider.media import DamagedVideo, MediaError, NotAVideo
 from airflow_video_provider.media.options import Check
 from airflow_video_provider.media.probe import describe, probe_file, sniff
 from tests.system.videos import h264
 
+CLIP = h264(seconds=1, faststart=False)
 CHECKS: tuple[Check, ...] = ("structure", "packets", "frames")
 
 
@@ -29,6 +33,24 @@ def sound(container: str) -> bytes:
             frame.sample_rate, frame.pts, frame.time_base = 48_000, 960 * index, Fraction(1, 48_000)
             made.mux(stream.encode(frame))
         made.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def with_sound() -> bytes:
+    """Ten pictures, and silence to them."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as made:
+        pictures, silence = made.add_stream("mpeg4", rate=24), made.add_stream("aac", rate=48_000)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        for index in range(10):
+            made.mux(pictures.encode(av.VideoFrame(64, 48, "yuv420p")))
+            frame = av.AudioFrame(format="fltp", layout="stereo", samples=1024)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, 1024 * index, Fraction(1, 48_000)
+            made.mux(silence.encode(frame))
+        made.mux(pictures.encode(None))
+        made.mux(silence.encode(None))
     return out.getvalue()
 
 
@@ -121,6 +143,41 @@ class TestPicturesAndSound:
         picture = ftyp(b"isom", b"mif1") + struct.pack(">I4s", 16, b"meta") + bytes(8)
         with pytest.raises(NotAVideo, match="still picture"):
             probe_file(written(tmp_path, picture), "it")
+
+
+class TestADamagedIndex:
+    """Whatever is in it, PyAV's own exceptions and None in place of a codec do not come through."""
+
+    @pytest.mark.parametrize("check", CHECKS)
+    @given(data=st.data())
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    def test_is_an_error_of_ours_or_no_matter(
+        self, check: Check, tmp_path: Path, data: st.DataObject
+    ) -> None:
+        video = bytearray(CLIP)
+        begin = video.index(b"moov")
+        for _ in range(data.draw(st.integers(1, 3))):
+            video[data.draw(st.integers(begin, len(video) - 1))] = data.draw(st.integers(0, 255))
+        with contextlib.suppress(MediaError):
+            probe_file(written(tmp_path, bytes(video)), "it", check=check)
+
+    @pytest.mark.parametrize("check", ["packets", "frames"])
+    def test_that_names_no_codec_is_damage(self, check: Check, tmp_path: Path) -> None:
+        nameless = CLIP.replace(b"stsd", b"free")
+        with pytest.raises(DamagedVideo, match=r"codec that this FFmpeg does not know.*check='structure'"):
+            probe_file(written(tmp_path, nameless), "it", check=check)
+        assert probe_file(written(tmp_path, nameless), "it", check="structure").kind.container == "mp4"
+
+
+class TestASoundWhoseCodecIsNotKnown:
+    @pytest.mark.parametrize("check", ["packets", "frames"])
+    def test_is_no_reason_to_refuse_the_video(self, check: Check, tmp_path: Path) -> None:
+        film = with_sound()
+        assert probe_file(written(tmp_path, film), "it", check=check).audio_codec == "aac"
+        of_the_sound = film.rindex(b"stsd")
+        strange = film[:of_the_sound] + b"free" + film[of_the_sound + 4 :]
+        facts = probe_file(written(tmp_path, strange), "it", check=check)
+        assert (facts.video_codec, facts.audio_codec) == ("mpeg4", None)
 
 
 class TestBytesAfterTheLastBox:
