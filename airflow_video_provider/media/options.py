@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from datetime import timedelta
+from numbers import Integral, Real
 from typing import Any, Literal, TypedDict, get_args
 
 from airflow_video_provider.media.errors import BadDestination
@@ -20,9 +22,47 @@ def check_choice(name: str, value: object, choices: Any) -> None:
         raise ValueError(f"{name}: {value!r} is none; allowed: {', '.join(get_args(choices))}")
 
 
+def check_number(name: str, value: Any, *, whole: bool = False, zero: bool = False) -> None:
+    """Raise ValueError, naming the argument, unless *value* is a finite number above 0.
+
+    :param whole: whether it must be a whole one.
+    :param zero: whether 0 will do.
+    """
+    is_one = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_one or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name}: {value!r} is no {_NUMBERS[whole, zero]}")
+
+
+_NUMBERS = {
+    (False, False): "number above 0",
+    (False, True): "number from 0 on",
+    (True, False): "whole number above 0",
+    (True, True): "whole number from 0 on",
+}
+
+MAY_BE_ZERO = frozenset(
+    {
+        "backoff",
+        "longest_backoff",
+        "max_redirects",
+        "max_refreshes",
+        "progress_bytes",
+        "min_rate",
+        "share_from",
+        "first_window",
+        "window",
+        "worth",
+        "unfinished_after",
+        "cleanup_timeout",
+    }
+)
+
+
 @dataclass(frozen=True)
 class DownloadOptions:
     """How a download behaves. Times in seconds, sizes in bytes.
+
+    :raises ValueError: a value that is none, naming the field (of ``if_exists``: BadDestination).
 
     Policies:
 
@@ -111,6 +151,15 @@ class DownloadOptions:
     s3_transfer_config: Any = None
 
     def __post_init__(self) -> None:
+        timeout = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else self.timeout
+        if timeout is not None:
+            check_number("timeout", timeout)
+        for one in fields(self):
+            if one.type in ("int", "float"):
+                value, zero = getattr(self, one.name), one.name in MAY_BE_ZERO
+                check_number(one.name, value, whole=one.type == "int", zero=zero)
+        if not isinstance(self.verify, bool | str):
+            raise ValueError(f"verify: {self.verify!r} is neither True, False nor a path")
         check_choice("check", self.check, Check)
         try:
             check_choice("if_exists", self.if_exists, IfExists)

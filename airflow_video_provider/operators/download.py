@@ -20,7 +20,7 @@ from airflow_video_provider.exceptions import VideoDownloadFailed, sentences
 from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.hooks.s3 import s3_client
 from airflow_video_provider.hooks.video import DEFAULT_CONN_ID, VideoHook
-from airflow_video_provider.media.options import Check, DownloadOptions, IfExists, check_choice
+from airflow_video_provider.media.options import Check, DownloadOptions, IfExists, check_choice, check_number
 from airflow_video_provider.operators.destinations import asset_uri, dataset_name, path_of
 from airflow_video_provider.operators.fetching import Fetch, Quality, Wanted
 from airflow_video_provider.video_status import VideoStatus, download_status, failures_told, tell
@@ -115,7 +115,10 @@ class VideoDownloadOperator(BaseOperator):
         check_choice("quality", quality, Quality)
         check_choice("check", check, Check)
         check_choice("fail_if", fail_if, FailIf)
-        DownloadOptions(**(options or {}))  # a name that is none is found while the Dag is parsed
+        check_number("parallel", parallel, whole=True)
+        self.timeout = None if timeout is None else check_seconds("timeout", timeout)
+        # A name or a value that is none is found while the Dag is parsed.
+        DownloadOptions(**{"max_bytes": max_bytes, "timeout": self.timeout, **(options or {})})
         if all_videos:
             _check_all_videos(
                 videos=videos,
@@ -134,7 +137,6 @@ class VideoDownloadOperator(BaseOperator):
         self.sidecar = sidecar
         self.check = check
         self.max_bytes = max_bytes
-        self.timeout = None if timeout is None else check_seconds("timeout", timeout)
         self.options = dict(options or {})
         self.temp_dir = temp_dir
         self.parallel = parallel
@@ -245,7 +247,6 @@ class VideoDownloadOperator(BaseOperator):
             all_videos=self.all_videos,
             sidecar=self.sidecar,
             parallel=self.parallel,
-            timeout=self.timeout,
         )
 
     # -- telling ---------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from airflow_video_provider.exceptions import (
 )
 from airflow_video_provider.gateway.errors import GatewayError, InvalidRequestError, NotFoundError
 from airflow_video_provider.gateway.verdict import Done, End
+from airflow_video_provider.media.deadline import Deadline
 from airflow_video_provider.operators.destinations import numbered, numbered_path
 
 if TYPE_CHECKING:
@@ -68,7 +69,6 @@ class Fetch:
     :param all_videos: every video of a task, not its first.
     :param sidecar: whether the facts are written beside each file.
     :param parallel: how many at a time.
-    :param timeout: seconds that one file may take; None for no bound.
     """
 
     hook: VideoHook
@@ -78,7 +78,6 @@ class Fetch:
     all_videos: bool
     sidecar: bool
     parallel: int
-    timeout: float | None
 
     def run(self, tasks: Mapping[str, Mapping[str, Any]]) -> dict[Wanted, Outcome]:
         """The file or what stopped it, for each that is wanted, in order.
@@ -99,10 +98,10 @@ class Fetch:
                 outcomes[order[-1]] = error
             downloads |= of_task
             order += of_task
-        begun = time.monotonic()
+        deadline = Deadline.after(self.common["options"].timeout)
         files = download_many(list(downloads.values()), parallel=self.parallel, **self.common)
         outcomes |= dict(zip(downloads, files, strict=True))
-        outcomes |= self._by_the_gateways_own_route(downloads, outcomes, begun)
+        outcomes |= self._by_the_gateways_own_route(downloads, outcomes, deadline)
         return {wanted: self._explained(wanted, outcomes[wanted]) for wanted in order}
 
     def _downloads(self, video_id: str, told: Mapping[str, Any]) -> dict[Wanted, dict[str, Any]]:
@@ -187,7 +186,7 @@ class Fetch:
         self,
         downloads: Mapping[Wanted, Mapping[str, Any]],
         outcomes: Mapping[Wanted, Outcome],
-        begun: float,
+        deadline: Deadline,
     ) -> dict[Wanted, Outcome]:
         """Fetch by the gateway's own route what its URLs do not lead to, within what is left of the time.
 
@@ -208,7 +207,7 @@ class Fetch:
                 again[wanted] = {**arguments, "url": url, "refresh_url": None}
         if not again:
             return {}
-        left = None if self.timeout is None else max(1.0, self.timeout - (time.monotonic() - begun))
+        left = None if deadline.left is None else max(1.0, deadline.left)
         files = download_many(list(again.values()), parallel=self.parallel, **self.common, timeout=left)
         fetched: dict[Wanted, Outcome] = {}
         for wanted, file in zip(again, files, strict=True):
