@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -51,6 +52,7 @@ KINDS = {
     )
 }
 
+MP4_FAMILY = frozenset({"mp4", "mov", "m4v", "3gp"})
 _MP4_BOXES = frozenset({b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"uuid", b"styp"})
 # Pictures and sound share the container of MP4. A picture's main brand may be a general one (mif1, msf1).
 _PICTURE_BRANDS = {
@@ -130,8 +132,7 @@ def describe(head: bytes) -> str:
     """Say what bytes that are no video look like."""
     if not head:
         return "nothing (an empty body)"
-    thing = _picture_or_sound(head)
-    if thing is not None:
+    if (thing := _picture_or_sound(head)) is not None:
         return thing
     for signature, name in _OTHER_THINGS:
         if head.startswith(signature):
@@ -188,7 +189,7 @@ def probe_file(path: str, shown: str, *, check: Check = "packets") -> Facts:
         kind = sniff(head)
         if kind is None:
             raise NotAVideo(f"{shown} is not a video but {describe(head)}")
-        if kind.container in ("mp4", "mov", "m4v", "3gp"):
+        if kind.container in MP4_FAMILY:
             _walk_boxes(file, os.path.getsize(path), shown)
     if check == "structure":
         return Facts(kind)
@@ -214,11 +215,8 @@ def _walk_boxes(file: BinaryIO, size: int, shown: str) -> None:
         file.seek(position)
         header = file.read(16)
         if _is_idle_tail(file, position, size, seen):
-            log.warning(
-                "%s: %d bytes of nothing (zeros, line ends) follow its last box; they are left there",
-                shown,
-                size - position,
-            )
+            left = size - position
+            log.warning("%s: %d bytes of nothing (zeros, line ends) follow its last box", shown, left)
             break
         length, name = int.from_bytes(header[:4]), header[4:8]
         if length == 1:
@@ -265,7 +263,9 @@ def _read(container: InputContainer, kind: Kind, shown: str, *, decode: bool) ->
             "read. check='structure' takes it as it is"
         )
     walker = _nal_walker(video)
-    expected = {stream.index: stream.frames for stream in container.streams if stream.frames}
+    # What an AVI names in front is a length: it counts frames that repeat, too, of which nothing is there.
+    is_index = kind.container in MP4_FAMILY
+    expected = {stream.index: stream.frames for stream in container.streams if stream.frames and is_index}
     counted: dict[int, int] = dict.fromkeys(expected, 0)
     last_end = 0.0
     both = (*container.streams.video, *container.streams.audio)
@@ -297,6 +297,8 @@ def _read(container: InputContainer, kind: Kind, shown: str, *, decode: bool) ->
                     raise DamagedVideo(f"{shown} is damaged: a frame near {last_end:.2f} s does not decode")
     if not counted.get(video.index):
         raise DamagedVideo(f"{shown} has a video stream without a single frame")
+    if any(counted[index] < number for index, number in expected.items()):
+        counted = _count_all(container.name)
     for index, number in expected.items():
         if counted[index] < number:
             raise DamagedVideo(
@@ -319,6 +321,15 @@ def _facts(container: InputContainer, kind: Kind, last_end: float) -> Facts:
         video_codec=video.codec_context.name,
         audio_codec=sound.codec_context.name if sound is not None and sound.codec_context else None,
     )
+
+
+def _count_all(path: str) -> Counter[int]:
+    """Count the packets of each stream, also those that an edit list leaves out: a video that was trimmed."""
+    import av
+
+    with av.open(path, mode="r", options={"ignore_editlist": "1"}) as container:
+        packets = (packet for packet in container.demux() if packet.size and not packet.is_corrupt)
+        return Counter(packet.stream.index for packet in packets)
 
 
 def _nal_walker(video: Any) -> Any:

@@ -54,6 +54,23 @@ def with_sound() -> bytes:
     return out.getvalue()
 
 
+def encoded(path: Path, codec: str, **settings: int) -> bytes:
+    """Four seconds of grey, in the container that the name says."""
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream(codec, rate=24)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for name, value in settings.items():
+            setattr(stream.codec_context, name, value)
+        for index in range(96):
+            frame = av.VideoFrame(160, 120, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([index]) * plane.buffer_size)
+            frame.pts, frame.time_base = index, Fraction(1, 24)
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode(None))
+    return path.read_bytes()
+
+
 def ftyp(major: bytes, *compatible: bytes) -> bytes:
     brands = b"".join(compatible)
     return struct.pack(">I4s4sI", 16 + len(brands), b"ftyp", major, 0) + brands
@@ -202,3 +219,31 @@ class TestBytesAfterTheLastBox:
         cut = cut[: cut.rindex(b"moov") - 4]
         with pytest.raises(DamagedVideo):
             probe_file(written(tmp_path, cut + bytes(100)), "it")
+
+
+class TestWhatTheIndexNames:
+    def test_a_video_that_an_edit_list_trims_is_whole(self, tmp_path: Path) -> None:
+        """As phones and cutting programs do it: the frames are there, and a list says which of them play."""
+        clip = encoded(tmp_path / "clip.mp4", "libx264", gop_size=12)
+        edit = clip.index(b"elst") + 12
+        length, begin, rate = struct.unpack(">Iii", clip[edit : edit + 12])
+        later = begin + 2 * int.from_bytes(clip[(mdhd := clip.index(b"mdhd")) + 16 : mdhd + 20])
+        trimmed = clip[:edit] + struct.pack(">Iii", length // 2, later, rate) + clip[edit + 12 :]
+        facts = probe_file(written(tmp_path, trimmed), "it")
+        assert facts.duration == pytest.approx(2.0)
+
+    def test_packets_that_are_missing_are_damage(self, tmp_path: Path) -> None:
+        clip = h264(seconds=1)
+        counts = clip.index(b"stsc") + 12  # the samples of the first chunk
+        first = struct.unpack(">I", clip[counts + 4 : counts + 8])[0]
+        short = clip[: counts + 4] + struct.pack(">I", first - 1) + clip[counts + 8 :]
+        with pytest.raises(DamagedVideo):
+            probe_file(written(tmp_path, short), "it")
+
+    def test_the_number_in_front_of_an_avi_is_no_index(self, tmp_path: Path) -> None:
+        """It is a length, and counts frames that are not there."""
+        clip = encoded(tmp_path / "clip.avi", "mpeg4")
+        header = clip.index(b"strh") + 8 + 32
+        frames = int.from_bytes(clip[header : header + 4], "little")
+        longer = clip[:header] + (frames + 1).to_bytes(4, "little") + clip[header + 4 :]
+        assert probe_file(written(tmp_path, longer), "it").kind.container == "avi"
