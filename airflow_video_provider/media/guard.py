@@ -55,7 +55,8 @@ def plain(address: IPAddress) -> IPAddress:
 def is_public(address: IPAddress) -> bool:
     """Whether *address* is one that anybody on the internet could have been given."""
     real = plain(address)
-    return real.is_global and not real.is_multicast and not real.is_reserved
+    site_local = isinstance(real, ipaddress.IPv6Address) and real.is_site_local
+    return real.is_global and not real.is_multicast and not real.is_reserved and not site_local
 
 
 class AddressGuard:
@@ -68,6 +69,8 @@ class AddressGuard:
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
+        if isinstance(allowed, str):
+            raise BadDestination(f"allowed_hosts: {allowed!r} is one text; give a list of them")
         self._networks: list[tuple[IPNetwork, int | None]] = []
         self._names: list[tuple[str, int | None]] = []
         for entry in allowed:

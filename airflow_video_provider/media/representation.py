@@ -31,6 +31,9 @@ REFUSED_LINK = frozenset({401, 403, 404, 410})
 TRY_LATER = frozenset({202, 408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 TOO_MANY = frozenset({429, 503})
 
+NOT_COMPRESSED = frozenset({"", "identity", "none", "binary", "utf-8", "aws-chunked"})
+"""What servers send as Content-Encoding that changes no byte. The last is one of S3's ways to upload."""
+
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # A gateway that has completed a task may serve its file a moment later, and says so with a 400.
 _NOT_READY = re.compile(
@@ -106,8 +109,8 @@ def judge_status(
     :param text: the beginning of the body of any other answer.
     """
     if status in (200, 206):
-        encoding = headers.get("content-encoding", "identity").lower()
-        if encoding in ("", "identity"):
+        encoding = headers.get("content-encoding", "")
+        if {part.strip() for part in encoding.lower().split(",")} <= NOT_COMPRESSED:
             return None
         error = NotAVideo(
             f"{url} answered with Content-Encoding {excerpt(encoding, 40)}, although identity was asked for; "
@@ -136,13 +139,14 @@ def judge_first(
             error = NotAVideo(f"{url} holds an empty file; there is no video in it")
             return Setback(Next.GIVE_UP, str(error), error)
         return Setback(Next.ANEW, "the server refuses a range of the whole file", ranges_lie=True)
-    total = None
+    total = span = None
     if status == 206:
         span = content_range(headers)
-        if span is None:
+        if span is None and (with_range or "content-range" in headers):
             return Setback(
                 Next.ANEW, "the server answered 206 without a readable Content-Range", ranges_lie=True
             )
+    if span is not None:
         begin, end, total = span
         if total is None and not with_range:
             total = end + 1  # it answers 206 to everything and never tells the length: this is its all

@@ -32,6 +32,7 @@ class TestPublicAddresses:
             "::",
             "fe80::1",
             "fc00::1",
+            "fec0::1",
             "ff02::1",
             "::ffff:127.0.0.1",
             "::ffff:a00:1",
@@ -75,3 +76,7 @@ class TestAllowedHosts:
     def test_an_allowed_host_that_names_nothing_is_refused(self, entry: str) -> None:
         with pytest.raises(BadDestination, match="allowed_hosts"):
             AddressGuard([entry])
+
+    def test_one_text_in_place_of_a_list_is_refused(self) -> None:
+        with pytest.raises(BadDestination, match="allowed_hosts: 'minio' is one text"):
+            AddressGuard("minio")

@@ -34,6 +34,8 @@ class TestUrls:
             "ftp://h/x",
             "file:///etc/passwd",
             "javascript:alert(1)",
+            "http://a..b/",
+            f"http://{'a' * 64}.example/",
             "//h/x",
             "http:///x",
             "http://u@h/",
@@ -107,3 +109,24 @@ def test_raw_bytes_in_a_redirect_are_percent_encoded_as_browsers_do(
     with client.get(Url.parse(redirecting + path), {}) as response:
         assert (response.status, response.headers["seen"]) == (200, target)
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Api-Key", "SECRET\n"),
+        ("X-Api-Key", " SECRET"),
+        ("X-Api-Key", "SE\r\nCRET: x"),
+        ("X-Api-Key", "SECRET…"),
+        ("X Api Key", "SECRET"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_without_its_value(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"headers: '{name}'") as refused:
+        Client(guard=AddressGuard(), options=DownloadOptions(), headers={name: value})
+    assert "CRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["", "x", "Bearer sk-1 2", "caf\xe9"])
+def test_a_header_that_can_be_sent_is_taken(value: str) -> None:
+    Client(guard=AddressGuard(), options=DownloadOptions(), headers={"X-Api-Key": value})

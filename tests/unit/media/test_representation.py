@@ -54,6 +54,16 @@ class TestTheStatus:
     def test_the_status_of_the_file_itself_is_no_setback(self, status: int) -> None:
         assert judge_status(URL, status, {}, "", NOW) is None
 
+    @pytest.mark.parametrize("encoding", ["identity", "aws-chunked", "None", "aws-chunked, identity"])
+    def test_an_encoding_that_changes_no_byte_is_no_setback(self, encoding: str) -> None:
+        assert judge_status(URL, 200, {"content-encoding": encoding}, "", NOW) is None
+
+    @pytest.mark.parametrize("encoding", ["gzip", "br", "aws-chunked, gzip"])
+    def test_a_compressed_video_is_the_end(self, encoding: str) -> None:
+        setback = judge_status(URL, 200, {"content-encoding": encoding}, "", NOW)
+        assert setback is not None
+        assert setback.next is Next.GIVE_UP
+
     def test_a_setback_comes_with_the_wait_that_the_server_asks_for(self) -> None:
         setback = judge_status(URL, 503, {"retry-after": "7"}, "", NOW)
         assert setback is not None
@@ -74,6 +84,11 @@ class TestTheFirstAnswer:
         judged = judge_first(URL, 206, {"content-range": "bytes 0-99/*"}, with_range=True)
         assert isinstance(judged, Setback)
         assert (judged.next, judged.ranges_lie) == (Next.ANEW, True)
+
+    def test_a_206_without_a_range_is_taken_where_no_range_was_asked_for(self) -> None:
+        answer = judge_first(URL, 206, {"content-length": "100"}, with_range=False)
+        assert isinstance(answer, Representation)
+        assert (answer.total, answer.can_resume) == (100, False)
 
     def test_a_range_of_unknown_length_is_taken_from_a_server_that_never_tells(self) -> None:
         judged = judge_first(URL, 206, {"content-range": "bytes 0-99/*"}, with_range=False)
