@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from airflow_video_provider.media.deadline import Deadline
@@ -23,7 +26,21 @@ CANCEL_POLL = 0.5
 
 REFUSED = frozenset({400, 401, 403, 404})
 """Statuses by which a store says that it will not do it another time either."""
-NO_TRAILING_CHECKSUMS = ("MissingContentLength", "NotImplemented", "XAmzContentSHA256Mismatch")
+CURES = (
+    (
+        ("MissingContentLength", "NotImplemented", "XAmzContentSHA256Mismatch"),
+        " This S3-compatible store may not take the checksums that boto3 sends by default; set"
+        " request_checksum_calculation to when_required: in an Airflow connection's extra as"
+        ' {"config_kwargs": {"request_checksum_calculation": "when_required"}}, elsewhere as'
+        " AWS_REQUEST_CHECKSUM_CALCULATION=when_required.",
+    ),
+    (
+        ("An error occurred (403) when calling the HeadObject operation",),
+        " S3 answers so for a name under which nothing lies, too, where the key may not list the bucket:"
+        " allow it s3:ListBucket, or set if_exists to overwrite, which does not look first.",
+    ),
+)
+"""By what a store's client says, what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +118,62 @@ class Patience:
 def start(work: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
     """Run *work* in a daemon thread: one that hangs must not keep the process from ending."""
     future: Future[T] = Future()
-    context = copy_context()
-
-    def run() -> None:
-        try:
-            future.set_result(context.run(work, *args, **kwargs))
-        except BaseException as error:  # whoever waits for the future raises it
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="video-store", daemon=True).start()
+    run = partial(copy_context().run, work, *args, **kwargs)
+    threading.Thread(target=_settle, args=(future, run), name="video-store", daemon=True).start()
     return future
+
+
+class Workers(Executor):
+    """Threads that run each task in the context of whoever submitted it, as :func:`start` does for one.
+
+    They are daemons, which those of ``ThreadPoolExecutor`` are not: one that waits for a silent store must
+    not keep the process from ending.
+
+    :param max_workers: how many there are at most.
+    """
+
+    def __init__(self, max_workers: int) -> None:
+        self._most = max_workers
+        self._threads: list[threading.Thread] = []
+        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run *fn* as soon as a thread is free.
+
+        :raises RuntimeError: after :meth:`shutdown`.
+        """
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the executor was shut down")
+            self._tasks.put((future, partial(copy_context().run, fn, *args, **kwargs)))
+            if len(self._threads) < self._most:
+                thread = threading.Thread(target=self._work, name="video-store", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        return future
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            _settle(*task)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads once everything that was submitted has run."""
+        with self._lock:
+            self._closed = True
+            for _ in self._threads:
+                self._tasks.put(None)
+        for thread in self._threads if wait else ():
+            thread.join()
+
+
+def _settle(future: Future[T], work: Callable[[], T]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # whoever waits for the future raises it
+        future.set_exception(error)
 
 
 @contextmanager
@@ -127,14 +190,8 @@ def store_errors(uri: str) -> Iterator[None]:
 def store_error(uri: str, error: Exception) -> MediaError:
     """Turn what a store raised into one of ours, with the cure where there is a known one."""
     said = excerpt(str(error), 300) or type(error).__name__
-    cure = ""
-    if any(code in _texts(error) for code in NO_TRAILING_CHECKSUMS):
-        cure = (
-            " This S3-compatible store may not take the checksums that boto3 sends by default; set"
-            " request_checksum_calculation to when_required: in an Airflow connection's extra as"
-            ' {"config_kwargs": {"request_checksum_calculation": "when_required"}}, elsewhere as'
-            " AWS_REQUEST_CHECKSUM_CALCULATION=when_required."
-        )
+    texts = _texts(error)
+    cure = next((cure for words, cure in CURES if any(word in texts for word in words)), "")
     failed = PublishFailed(
         f"{uri}: the destination failed: {type(error).__name__}: {said.rstrip('.')}. Nothing is visible "
         f"under the final name.{cure}"
@@ -145,6 +202,7 @@ def store_error(uri: str, error: Exception) -> MediaError:
     else:  # gcsfs has an OSError for a 403
         failed.retryable = not (
             isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError)
+            or getattr(error, "errno", None) == errno.EROFS
             or str(error).startswith("Forbidden")
         )
     return failed

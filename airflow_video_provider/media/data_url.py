@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 from urllib.parse import unquote_to_bytes
 
 from airflow_video_provider.media.errors import DamagedVideo, NotAVideo, TooLarge
-from airflow_video_provider.media.tempfile import TempFile, disk_error
+from airflow_video_provider.media.tempfile import TempFile
 
 STEP = 4 * 2**18
 """Characters at a time, a multiple of four: there may be hundreds of megabytes."""
@@ -27,6 +26,7 @@ def write_data_url(url: str, file: TempFile, max_bytes: int) -> tuple[int, str]:
     :raises NotAVideo: there is no data in it.
     :raises DamagedVideo: it is not valid base64.
     :raises TooLarge: it holds more than *max_bytes*.
+    :raises NoSpace: the disk is full.
     """
     header, comma, body = url.strip().partition(",")
     if not comma:
@@ -45,9 +45,7 @@ def write_data_url(url: str, file: TempFile, max_bytes: int) -> tuple[int, str]:
             if size > max_bytes:
                 raise TooLarge(f"the data: URL holds more than max_bytes={max_bytes}")
             digest.update(data)
-            os.write(file.fd, data)
+            file.write(data)
     except (binascii.Error, ValueError):
         raise DamagedVideo("the data: URL is not valid base64") from None
-    except OSError as error:
-        raise disk_error(error) from error
     return size, digest.hexdigest()

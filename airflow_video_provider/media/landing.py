@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -35,7 +34,7 @@ from airflow_video_provider.media.http import Client, NetworkFault, Response, Ur
 from airflow_video_provider.media.options import DownloadOptions, Policies
 from airflow_video_provider.media.probe import describe, probe_file, sniff
 from airflow_video_provider.media.progress import Meter, ProgressCallback, default_progress
-from airflow_video_provider.media.representation import announced_digest, link_in_json
+from airflow_video_provider.media.representation import Next, Setback, announced_digest, link_in_json
 from airflow_video_provider.media.source import HEAD_SIZE, Source
 from airflow_video_provider.media.stores import Store, Upload, store_for
 from airflow_video_provider.media.tempfile import TempFile, sweep
@@ -100,7 +99,7 @@ def download(
     options = replace(options, **policies)
     begun = time.monotonic()
     patience = Patience(Deadline.after(options.timeout), cancel or threading.Event())
-    fields = dict(name_fields or {})
+    fields = {name: str(value) for name, value in (name_fields or {}).items() if value is not None}
     naming = Naming(Destination.parse(destination), file_name, fields)
     first = naming.place(ext="mp4", sha256="0" * 64)
     directory = os.fspath(temp_dir) if temp_dir is not None else _temp_dir(first)
@@ -171,15 +170,12 @@ class _Download:
     def run(self, url: str) -> VideoFile:
         if not is_data_url(url):
             Url.parse(url)  # a wrong one is found before anything else is looked at
-        found = self.existing.before_asking()
-        if found is not None:
+        if (found := self.existing.before_asking()) is not None:
             return self._leave(found)
-        self.store.discard(sweep(self.directory))
+        sweep(self.directory, self.store.discard)
         with TempFile(self.directory) as file:
             fetched = self._fetch(url, file)
-            if isinstance(fetched, Found):
-                return self._leave(fetched)
-            return self._land(file, fetched)
+            return self._leave(fetched) if isinstance(fetched, Found) else self._land(file, fetched)
 
     # -- fetching ------------------------------------------------------------------------------------------
 
@@ -187,8 +183,7 @@ class _Download:
         if is_data_url(url):
             return self._fetch_data(url, file)
         with self._source(url, self.refresh_url) as source:
-            response = source.open()
-            link = self._json_link(response)
+            response, link = self._open(source)
             if link is None:
                 return self._fetch_video(source, response, file)
         if is_data_url(link):
@@ -226,6 +221,16 @@ class _Download:
         self.meter.finish(transfer.size)
         says = source.representation
         return _Fetched(transfer.size, transfer.sha256, str(says.url), says.url.host, says.headers)
+
+    def _open(self, source: Source) -> tuple[Response, str | None]:
+        """Open a source, and read the link in its answer; an answer that breaks off is asked for anew."""
+        while True:
+            response = source.open()
+            try:
+                return response, self._json_link(response)
+            except NetworkFault as fault:
+                response.close()
+                source.get_over(Setback(Next.ANEW, str(fault), lost=True))
 
     def _json_link(self, response: Response) -> str | None:
         """The link that a JSON answer holds; None for any other answer, whose body is left to be read."""
@@ -293,9 +298,10 @@ class _Download:
     def _write_sidecar(self, place: Destination, video: VideoFile) -> None:
         more = dict(self.sidecar) if isinstance(self.sidecar, Mapping) else {}
         content = {**more, **video.as_dict(), "landed_at": datetime.now(UTC).isoformat(timespec="seconds")}
-        data = json.dumps(content, ensure_ascii=False, indent=2, default=str).encode() + b"\n"
+        text = json.dumps(content, ensure_ascii=False, indent=2, default=str)
+        data = text.encode(errors="replace") + b"\n"  # of a cut prompt, half a surrogate pair may be left
         with TempFile(self.directory) as file:
-            os.write(file.fd, data)
+            file.write(data)
             self.store.put(file, place.sibling(SIDECAR_SUFFIX), Upload(len(data), "application/json"))
 
     def _elapsed(self) -> float:
@@ -307,11 +313,7 @@ def _compare_digests(file: TempFile, fetched: _Fetched) -> None:
     if announced is None:
         return
     algorithm, expected = announced
-    if algorithm == "sha256":
-        found = bytes.fromhex(fetched.sha256)
-    else:
-        with open(file.path, "rb") as content:
-            found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).digest()
+    found = bytes.fromhex(fetched.sha256) if algorithm == "sha256" else file.md5()
     if found != expected:
         raise DamagedVideo(
             f"{fetched.shown}: the bytes that came do not have the {algorithm} digest that the server "

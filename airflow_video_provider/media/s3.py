@@ -11,13 +11,13 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
+from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_video_provider.media.calls import Patience
+from airflow_video_provider.media.calls import Patience, Workers
 from airflow_video_provider.media.destination import Destination
 from airflow_video_provider.media.options import DownloadOptions
 from airflow_video_provider.media.stores import ObjectStore, Upload
@@ -35,6 +35,7 @@ NOTHING_THERE = frozenset({"404", "NoSuchKey", "NotFound", "InvalidRange"})
 class _Upload:
     """One upload that is under way.
 
+    :ivar endpoint: the store that it goes to.
     :ivar ids: of the multipart uploads that it has begun.
     :ivar only_if_absent: whether its requests carry ``If-None-Match``; for boto3, s3fs does that by itself.
     """
@@ -42,6 +43,7 @@ class _Upload:
     file: TempFile
     bucket: str
     key: str
+    endpoint: str
     ids: list[str] = field(default_factory=list)
     only_if_absent: bool = False
 
@@ -56,7 +58,7 @@ def _remember(parsed: Mapping[str, Any], **_: Any) -> None:
     if upload is not None and "UploadId" in parsed:
         upload.ids.append(parsed["UploadId"])
         note = {"bucket": upload.bucket, "key": upload.key, "id": parsed["UploadId"]}
-        upload.file.remember(json.dumps(note))
+        upload.file.remember(json.dumps({**note, "endpoint": upload.endpoint}))
 
 
 def _only_if_absent(params: dict[str, Any], **_: Any) -> dict[str, Any] | None:
@@ -80,12 +82,13 @@ class S3FsStore(ObjectStore):
         return found
 
     def _put(self, file: TempFile, place: Destination, upload: Upload) -> None:
-        current = _Upload(file, *_split(place))
+        bucket, key = _split(place)
+        meta = self._meta(bucket)
+        current = _Upload(file, bucket, key, meta.endpoint_url)
         if self._goes_in_parts(upload.size):
             self._discard_abandoned(current.bucket, current.key)
-        events = self._events(current.bucket)
         for event, handler in _HANDLERS.items():
-            events.register(event, handler, unique_id=f"airflow_video_provider.{event}")
+            meta.events.register(event, handler, unique_id=f"airflow_video_provider.{event}")
         token = _current.set(current)
         try:
             self._upload_on_condition(file, place, upload)
@@ -95,7 +98,7 @@ class S3FsStore(ObjectStore):
             raise
         finally:
             _current.reset(token)
-        self._check_size(place, upload.size)
+        self._check_size(place, upload)
 
     def _upload_on_condition(self, file: TempFile, place: Destination, upload: Upload) -> None:
         try:
@@ -128,24 +131,32 @@ class S3FsStore(ObjectStore):
         longest = self.options.cleanup_timeout
         return self.patience.call(self.fs, "call_s3", operation, longest=longest, **arguments)
 
-    def _events(self, bucket: str) -> Any:
+    def _meta(self, bucket: str) -> Any:
+        """What the client for *bucket* knows of itself: its endpoint, its events."""
+
         async def client() -> Any:
             await self.fs.set_session()
             return await self.fs.get_s3(bucket)
 
-        return self.patience.run(self.fs, client).meta.events
+        return self.patience.run(self.fs, client).meta
 
     # -- unfinished uploads --------------------------------------------------------------------------------
 
-    def discard(self, lines: Sequence[str]) -> None:
+    def discard(self, lines: Sequence[str]) -> Sequence[str]:
         """Abort the uploads of killed processes. Unfinished parts are invisible, and are paid for."""
+        others = []
         for line in lines:
             try:
                 upload = json.loads(line)
                 bucket, key, upload_id = upload["bucket"], upload["key"], upload["id"]
+                endpoint = upload["endpoint"]
             except (ValueError, KeyError, TypeError):  # the process was killed while it wrote
                 continue
-            self._abort(bucket, key, upload_id)
+            if endpoint == self._meta(bucket).endpoint_url:
+                self._abort(bucket, key, upload_id)
+            else:
+                others.append(line)
+        return others
 
     def _discard_abandoned(self, bucket: str, key: str) -> None:
         """Abort uploads of this very key that nobody can be working on any more."""
@@ -225,8 +236,8 @@ class S3Store(S3FsStore):
         bucket, key = _split(place)
         self._api("delete_object", Bucket=bucket, Key=key)
 
-    def _events(self, bucket: str) -> Any:
-        return self._client.meta.events
+    def _meta(self, bucket: str) -> Any:
+        return self._client.meta
 
     def _goes_in_parts(self, size: int) -> bool:
         return size >= int(self._config().multipart_threshold)
@@ -265,7 +276,13 @@ class S3Store(S3FsStore):
         arguments = {"ContentType": upload.content_type, "Metadata": dict(upload.metadata)}
         if "ChecksumSHA256" in TransferManager.ALLOWED_UPLOAD_ARGS:
             arguments |= self._checksum(upload)
-        manager = TransferManager(self._client, self._config(), executor_cls=_ContextExecutor)
+        workers: list[Workers] = []
+
+        def start_workers(max_workers: int) -> Workers:
+            workers.append(Workers(max_workers))
+            return workers[-1]
+
+        manager = TransferManager(self._client, self._config(), executor_cls=start_workers)
         if (current := _current.get()) is not None:
             current.only_if_absent = exclusive
         transfer = manager.upload(
@@ -277,21 +294,14 @@ class S3Store(S3FsStore):
         )
         try:
             self.patience.wait(over)
+            transfer.result()
         except BaseException:
             transfer.cancel()
             _wait_quietly(over)
             raise
-        try:
-            transfer.result()
         finally:
-            manager.shutdown()
-
-
-class _ContextExecutor(ThreadPoolExecutor):
-    """Run each task in the context of whoever submitted it, so that an upload knows its own requests."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return super().submit(copy_context().run, fn, *args, **kwargs)
+            for pool in workers:
+                pool.shutdown(wait=False)
 
 
 def _wait_quietly(over: Future[None]) -> None:

@@ -47,10 +47,13 @@ log = logging.getLogger(__name__)
 HEAD_SIZE = 512
 """Bytes of the beginning that are waited for before a file is judged: enough for every known signature."""
 ERROR_SIZE = 4096
+CANCEL_POLL, MIN_WATCH = 0.5, 0.05
+"""Seconds after which it is looked, at most and at least, whether the caller wants no more."""
 
 
 class Source:
-    """The file at a URL. As a context manager it breaks its connections when the deadline is over.
+    """The file at a URL. As a context manager it breaks its connections when the deadline is over, and when
+    the caller cancels.
 
     :param client: sends the requests.
     :param url: where the file is.
@@ -87,19 +90,20 @@ class Source:
         self._is_fresh = False
         self._failures = self._refreshes = self._beginnings = 0
         self._received_before = 0
-        self._watchdog: threading.Timer | None = None
+        self._left = threading.Event()
 
     def __enter__(self) -> Self:
-        left = self.deadline.left
-        if left is not None:  # a server may also send its headers byte by byte
-            self._watchdog = threading.Timer(left, self.client.abort)
-            self._watchdog.daemon = True
-            self._watchdog.start()
+        threading.Thread(target=self._watch, name="video-watch", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        self._left.set()
+
+    def _watch(self) -> None:
+        """Break what waits for an answer: a server may be silent, or send its headers byte by byte."""
+        while not self._left.wait(max(MIN_WATCH, self.deadline.cap(CANCEL_POLL))):
+            if self.cancel.is_set() or self.deadline.passed:
+                self.client.abort()
 
     @property
     def representation(self) -> Representation:

@@ -24,7 +24,7 @@ from airflow_video_provider.media.calls import Patience, is_taken, status_of, st
 from airflow_video_provider.media.destination import LOCAL, Destination
 from airflow_video_provider.media.errors import DestinationExists, MediaError, NoSpace, PublishFailed
 from airflow_video_provider.media.options import MIB, DownloadOptions
-from airflow_video_provider.media.tempfile import FULL_DISK, TEMP_SUFFIX, TempFile, disk_error
+from airflow_video_provider.media.tempfile import FULL_DISK, TEMP_SUFFIX, TempFile
 
 log = logging.getLogger(__name__)
 
@@ -151,10 +151,7 @@ class Store:
                 block = self.read(place, begin, min(begin + READ_BLOCK, size))
             digest.update(block)
             if copy is not None:
-                try:
-                    os.write(copy.fd, block)
-                except OSError as error:
-                    raise disk_error(error) from error
+                copy.write(block)
         return digest.hexdigest()
 
     def read(self, place: Destination, begin: int, end: int) -> bytes:
@@ -183,7 +180,7 @@ class Store:
             except Exception as error:
                 if upload.exclusive and is_taken(error):
                     # A client that lost the reply to its own request, and sent it again, meets itself.
-                    if (self.metadata(place) or {}).get("upload", "") != upload.metadata.get("upload"):
+                    if not self._is_ours(place, upload):
                         raise exists(place) from None
                     return
                 passes = (status_of(error) or 0) >= 500 and failures + 1 < PUT_ATTEMPTS
@@ -198,19 +195,24 @@ class Store:
         try:
             self.patience.call(self.fs, "makedirs", place.path.rpartition("/")[0], exist_ok=True)
             self.patience.call(self.fs, "put_file", str(file.path), there.path)
-            self._check_size(there, upload.size)
+            self._check_size(there, upload)
             self.patience.call(self.fs, "mv", there.path, place.path)
         except BaseException:
             self._remove(there)
             raise
 
-    def _check_size(self, place: Destination, size: int) -> None:
+    def _check_size(self, place: Destination, upload: Upload) -> None:
         shown = self.stat(place)
-        if shown != size:
-            self._remove(place)
-            raise PublishFailed(
-                f"{place.uri} showed {shown} bytes after {size} were uploaded; it was removed again"
-            )
+        if shown != upload.size:
+            fate = "it may be another writer's and was left"
+            if self._is_ours(place, upload):
+                self._remove(place)
+                fate = "it was removed again"
+            raise PublishFailed(f"{place.uri} showed {shown} bytes after {upload.size} were uploaded; {fate}")
+
+    def _is_ours(self, place: Destination, upload: Upload) -> bool:
+        """Whether what lies there is of this very upload, by its metadata."""
+        return bool((self.metadata(place) or {}).get("upload", "") == upload.metadata.get("upload"))
 
     def _remove(self, place: Destination) -> None:
         # What went wrong before is the news, and what cannot be removed is under no name that is looked for.
@@ -220,11 +222,12 @@ class Store:
     def _delete(self, place: Destination) -> None:
         self.patience.call(self.fs, "rm_file", place.path, longest=self.options.cleanup_timeout)
 
-    def discard(self, lines: Sequence[str]) -> None:
-        """Discard what killed processes left in this store.
+    def discard(self, lines: Sequence[str]) -> Sequence[str]:
+        """Discard what killed processes left in this store; see :func:`~.tempfile.sweep`.
 
-        :param lines: what their temporary files remembered; see :func:`~.tempfile.sweep`.
+        :returns: the lines that are about other stores.
         """
+        return lines
 
 
 class LocalStore(Store):
@@ -289,7 +292,7 @@ class ObjectStore(Store):
 
     def _put(self, file: TempFile, place: Destination, upload: Upload) -> None:
         self.patience.call(self.fs, "put_file", str(file.path), place.path, **self._arguments(upload))
-        self._check_size(place, upload.size)
+        self._check_size(place, upload)
 
 
 class GcsStore(ObjectStore):
@@ -315,7 +318,7 @@ class AzureStore(GcsStore):
         with open(file.path, "rb") as content:
             data = content if upload.size <= self.options.block else _Unsized(content)
             self.patience.run(self.fs, self._upload, place, data, upload)
-        self._check_size(place, upload.size)
+        self._check_size(place, upload)
 
     async def _upload(self, place: Destination, data: Any, upload: Upload) -> None:
         """What adlfs's ``put_file`` does, which takes no metadata and reads a file of up to 64 MiB whole."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from airflow_video_provider.media.errors import BadDestination, MediaError, NoSpace
@@ -68,6 +71,23 @@ class TempFile:
                 "temp_dir to a larger disk"
             )
 
+    def write(self, data: bytes) -> None:
+        """Append all of *data*: a disk that fills up takes a part of it, and refuses the next write only.
+
+        :raises NoSpace: it cannot be written.
+        """
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self.fd, rest) :]
+        except OSError as error:
+            raise disk_error(error) from error
+
+    def md5(self) -> bytes:
+        """The MD5 digest of all of it, which some servers announce."""
+        with open(self.path, "rb") as content:
+            return hashlib.file_digest(content, partial(hashlib.md5, usedforsecurity=False)).digest()
+
     def remember(self, line: str) -> None:
         """Write down what was begun elsewhere with this file, for the :func:`sweep` after a kill."""
         with open(_journal_of(self.path), "a", encoding="utf-8") as journal:
@@ -105,16 +125,16 @@ def _lock(fd: int) -> None:
         return
 
 
-def sweep(directory: str | os.PathLike[str]) -> list[str]:
+def sweep(directory: str | os.PathLike[str], discard: Callable[[Sequence[str]], Sequence[str]]) -> None:
     """Remove what killed processes left in *directory*.
 
-    :returns: the lines that their files remembered; see :meth:`TempFile.remember`.
+    :param discard: discards what their files remembered, see :meth:`TempFile.remember`, and returns the lines
+        of other stores. Of these the journal stays, beside an empty file, for a download to such a store.
     """
-    lines: list[str] = []
     try:
         names = {entry.name for entry in os.scandir(directory) if entry.name.startswith(TEMP_PREFIX)}
     except OSError:
-        return []
+        return
     for name in sorted(names):
         if not name.endswith(TEMP_SUFFIX):
             continue
@@ -123,13 +143,18 @@ def sweep(directory: str | os.PathLike[str]) -> list[str]:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _journal_of(path).name in names:
-                    lines += _journal_of(path).read_text(encoding="utf-8").splitlines()
-                    _journal_of(path).unlink()
+                os.ftruncate(fd, 0)
+                journal = _journal_of(path)
+                if journal.name in names:
+                    lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
+                    others = discard(lines)
+                    if others:
+                        journal.write_text("".join(f"{line}\n" for line in others), encoding="utf-8")
+                        continue
+                    journal.unlink()
                 os.unlink(path)
             finally:
                 os.close(fd)
-    return lines
 
 
 def _journal_of(path: Path) -> Path:

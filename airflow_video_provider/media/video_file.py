@@ -71,7 +71,7 @@ class VideoFile:
             if name not in ("uri", "sha256", "video_id", "seconds", "skipped")
         }
         return {
-            "videoid": quote(self.video_id or ""),
+            "videoid": quote(self.video_id or "", errors="surrogatepass"),
             "sha256": self.sha256,
             "facts": json.dumps(facts, separators=(",", ":")),
             "upload": upload,
@@ -83,7 +83,7 @@ def facts_in_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | No
     try:
         found = metadata or {}
         return {
-            "video_id": unquote(found["videoid"]),
+            "video_id": unquote(found["videoid"], errors="surrogatepass"),
             "sha256": found["sha256"],
             **json.loads(found["facts"]),
         }

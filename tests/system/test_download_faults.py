@@ -132,6 +132,10 @@ ROWS = (
         says="the file changed",
     ),
     Row("gzip bomb", forever=Fault("gzip"), outcome=NotAVideo, says="Content-Encoding gzip"),
+    Row(
+        "a Content-Encoding that changes no byte",
+        server={"more_headers": {"Content-Encoding": "aws-chunked"}},
+    ),
     Row("more than max_bytes", outcome=TooLarge, says="max_bytes=1000", call={"max_bytes": 1000}),
     Row(
         "more than max_bytes, unannounced",
@@ -208,6 +212,7 @@ ROWS = (
     ),
     Row("404 for ever", forever=answer(404), outcome=LinkExpired, says="HTTP 404"),
     Row("206 that never tells the length", forever=Fault("never_tells")),
+    Row("206 without a Content-Range", forever=answer(206, CLIP)),
     Row("redirect whose Location holds raw UTF-8", server={"answers": to_raw_utf_8}),
     Row("a newline after the last box", server={"content": CLIP + b"\n"}, lands=CLIP + b"\n"),
     Row(
@@ -410,6 +415,18 @@ class TestJsonAnswers:
             gateway.forever = answer(200, json.dumps({"url": gateway.url}).encode())
             with pytest.raises(NotAVideo, match="JSON"):
                 land(gateway.url, store)
+
+    @pytest.mark.parametrize("for_ever", [False, True])
+    def test_a_json_answer_that_is_cut_is_asked_for_again(self, store: Store, for_ever: bool) -> None:
+        with Misbehaving(CLIP) as cdn:
+            body = json.dumps({"padding": "x" * 2000, "url": cdn.url}).encode()
+            with Misbehaving(body, script=[cut(1000)], forever=cut(1000) if for_ever else FINE) as gateway:
+                if for_ever:
+                    with pytest.raises(TransferBroken, match="was begun 3 times"):
+                        land(gateway.url, store)
+                else:
+                    assert land(gateway.url, store).sha256 == digest(CLIP)
+        assert store.leftovers() == []
 
     def test_a_data_url_is_a_video_too(self, store: Store) -> None:
         url = "data:video/mp4;base64," + base64.b64encode(CLIP).decode()

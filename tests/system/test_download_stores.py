@@ -96,6 +96,31 @@ class TestEveryFaultOfTheStore:
                 land(server.url, store, timeout=3.0)
         assert store.names() == []
 
+    def test_a_look_that_the_store_forbids_says_which_right_is_missing(
+        self, s3_server: S3Server, s3_store: Callable[..., S3Store]
+    ) -> None:
+        forbidden = lambda method, path: 403 if method == "HEAD" else None  # noqa: E731
+        with (
+            StoreProxy(s3_server.endpoint, forbidden) as proxy,
+            Misbehaving(LONG) as server,
+            pytest.raises(PublishFailed, match="s3:ListBucket"),
+        ):
+            land(server.url, s3_store(proxy.endpoint))
+        assert server.seen == []
+
+    def test_an_object_by_which_another_writer_replaces_ours_at_once_is_left(
+        self, s3_server: S3Server, s3_by: Callable[..., S3Store]
+    ) -> None:
+        def replaced(method: str, path: str) -> None:
+            if method == "HEAD" and any(earlier == "PUT" for earlier, _ in proxy.requests):
+                store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}/v1.mp4", Body=b"another")
+
+        with StoreProxy(s3_server.endpoint, replaced) as proxy, Misbehaving(LONG) as server:
+            store = s3_by(proxy.endpoint)
+            with pytest.raises(PublishFailed, match="it may be another writer's and was left"):
+                land(server.url, store, if_exists="overwrite")
+        assert (store.read("v1.mp4"), store.leftovers()) == (b"another", [])
+
     def test_a_store_that_is_not_there_is_named(self, s3_store: Callable[..., S3Store]) -> None:
         store = s3_store(f"http://127.0.0.1:{free_port()}")
         with Misbehaving(LONG) as server, pytest.raises(PublishFailed, match=r"v1\.mp4"):

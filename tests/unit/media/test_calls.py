@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 import threading
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 from fsspec.asyn import get_loop
 
 from airflow_video_provider.media import Cancelled, PublishFailed
-from airflow_video_provider.media.calls import Patience, status_of, store_error
+from airflow_video_provider.media.calls import Patience, Workers, status_of, store_error
 from airflow_video_provider.media.deadline import Deadline
 
 
@@ -87,8 +91,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
 class ClientError(Exception):
     """As botocore raises it."""
 
-    def __init__(self, code: str, status: int) -> None:
-        super().__init__(f"An error occurred ({code}) when calling the PutObject operation: none")
+    def __init__(self, code: str, status: int, operation: str = "PutObject") -> None:
+        super().__init__(f"An error occurred ({code}) when calling the {operation} operation: none")
         self.response: dict[str, Any] = {
             "Error": {"Code": code},
             "ResponseMetadata": {"HTTPStatusCode": status},
@@ -109,5 +113,41 @@ def test_a_store_that_takes_no_trailing_checksums_is_told_the_cure(code: str, ma
     assert '{"config_kwargs": {"request_checksum_calculation": "when_required"}}' in str(failed)
 
 
+@pytest.mark.parametrize("made_of", [False, True], ids=["boto3", "s3fs"])
+def test_a_look_that_a_store_forbids_is_told_what_it_may_mean(made_of: bool) -> None:
+    """S3 does not tell whether there is an object to whom it does not tell what there is."""
+    error: Exception = ClientError("403", 403, "HeadObject")
+    failed = store_error("s3://b/v", caused(PermissionError("Forbidden"), error) if made_of else error)
+    assert "s3:ListBucket" in str(failed)
+    assert not failed.retryable
+
+
 def test_any_other_error_of_a_store_has_no_cure_in_it() -> None:
     assert "checksum" not in str(store_error("s3://b/v", ClientError("AccessDenied", 403)))
+
+
+def test_workers_run_what_was_submitted_in_its_context_and_take_nothing_more_at_the_end() -> None:
+    number: ContextVar[int] = ContextVar("number")
+    workers = Workers(max_workers=2)
+    results = []
+    for count in range(5):
+        number.set(count)
+        results.append(workers.submit(number.get))
+    failed = workers.submit(int, "no number")
+    workers.shutdown()
+    assert [result.result(0) for result in results] == [0, 1, 2, 3, 4]
+    assert isinstance(failed.exception(0), ValueError)
+    with pytest.raises(RuntimeError):
+        workers.submit(number.get)
+
+
+def test_a_worker_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    code = "import threading\nfrom airflow_video_provider.media.calls import Workers\n"
+    ends = subprocess.run(
+        [sys.executable, "-c", code + "Workers(1).submit(threading.Event().wait)"], timeout=60, check=False
+    )
+    assert ends.returncode == 0
+
+
+def test_a_disk_that_may_not_be_written_stays_so() -> None:
+    assert not store_error("file:///x", OSError(errno.EROFS, "Read-only file system")).retryable

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,29 @@ class TestAnotherWriterWhoWasFaster:
 def test_a_policy_that_does_not_exist_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="patience"):
         download("http://192.0.2.1/x.mp4", "/tmp/x", patience=3)  # type: ignore[call-arg]
+
+
+class TestOddFacts:
+    URL = "data:video/mp4;base64," + base64.b64encode(h264(seconds=1)).decode()
+
+    def test_an_id_that_is_no_text_is_written_as_one(self, tmp_path: Path) -> None:
+        fields: Any = {"video_id": 7}
+        landed = download(self.URL, tmp_path, file_name="{video_id}.{ext}", name_fields=fields)
+        assert (landed.video_id, landed.uri) == ("7", (tmp_path / "7.mp4").as_uri())
+
+    def test_an_id_that_is_not_known_is_missing_in_the_template(self, tmp_path: Path) -> None:
+        fields: Any = {"video_id": None}
+        with pytest.raises(BadDestination, match=r"nothing is known for \{video_id\}"):
+            download(self.URL, tmp_path, file_name="{video_id}.{ext}", name_fields=fields)
+
+    def test_half_a_character_in_a_fact_keeps_no_video_from_landing(self, tmp_path: Path) -> None:
+        """Of an emoji, which JSON writes as two halves, a prompt that was cut keeps one."""
+        landed = download(
+            self.URL,
+            tmp_path,
+            file_name="{video_id}.{ext}",
+            name_fields={"video_id": "v\ud83d"},
+            sidecar={"prompt": "a fox \ud83d"},
+        )
+        sidecar = json.loads((tmp_path / f"{landed.uri.rpartition('/')[2]}.json").read_bytes())
+        assert sidecar["prompt"] == "a fox ?"

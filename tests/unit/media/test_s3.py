@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ class Bucket:
         self.metadata: dict[str, str] = {}
         self.refuses: Callable[[dict[str, str]], tuple[int, str] | None] = lambda headers: None
         self.puts: list[dict[str, str]] = []
+        self.deleted: list[str] = []
         self.lose_reply = False
         bucket = self
 
@@ -62,6 +64,10 @@ class Bucket:
 
             def do_GET(self) -> None:
                 self.answer(200, b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
+
+            def do_DELETE(self) -> None:
+                bucket.deleted.append(self.path)
+                self.answer(204)
 
             def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
                 self.send_response(status)
@@ -193,3 +199,13 @@ def test_the_metadata_is_read_whatever_the_case_of_its_names(
     put(store, tmp_path, b"first", token="1")
     bucket.metadata = {"X-Amz-Meta-Upload": "1"}
     assert store.metadata(Destination(store.fs, PATH, "s3://v")) == {"upload": "1"}
+
+
+def test_only_unfinished_uploads_to_this_very_store_are_aborted(bucket: Bucket, store: Store) -> None:
+    def line(endpoint: str, upload_id: str) -> str:
+        return json.dumps({"bucket": "videos", "key": "k", "id": upload_id, "endpoint": endpoint})
+
+    others = line("https://s3.example", "theirs")
+    assert store.discard([line(bucket.endpoint, "ours"), others, '{"bucket": "vid']) == [others]
+    assert [path for path in bucket.deleted if "uploadId=ours" in path]
+    assert not [path for path in bucket.deleted if "theirs" in path]

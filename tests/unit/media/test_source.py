@@ -16,7 +16,7 @@ from airflow_video_provider.media import (
     TransferBroken,
 )
 from airflow_video_provider.media.deadline import Deadline
-from airflow_video_provider.media.http import Url
+from airflow_video_provider.media.http import NetworkFault, Url
 from airflow_video_provider.media.ranges import Range
 from airflow_video_provider.media.representation import Next, Setback
 from airflow_video_provider.media.source import Source
@@ -164,3 +164,39 @@ class TestARangeThatShrinks:
         opened.open()
         part.end = 100
         assert isinstance(opened.request_range(part), Answer)
+
+
+class Silent(Server):
+    """A client whose server says nothing, until its connections are broken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken, self.waited_for = threading.Event(), threading.Event()
+
+    def get(self, url: Url, extra: Any, *, trusted: bool = True) -> Any:
+        self.waited_for.set()
+        self.broken.wait(60)
+        raise NetworkFault("the connection was closed")
+
+    def abort(self) -> None:
+        self.broken.set()
+
+
+class TestASilentServer:
+    def test_a_caller_who_wants_no_more_does_not_wait_for_the_first_answer(self) -> None:
+        cancel, server = threading.Event(), Silent()
+
+        def stop() -> None:
+            server.waited_for.wait(60)
+            cancel.set()
+
+        threading.Thread(target=stop, daemon=True).start()
+        with source(server, cancel=cancel) as silent, pytest.raises(Cancelled):
+            silent.open()
+
+    def test_the_first_answer_is_not_waited_for_beyond_the_deadline(self) -> None:
+        with (
+            source(Silent(), deadline=Deadline.after(0.1)) as silent,
+            pytest.raises(DownloadTimeout, match=r"timeout of 0\.1 s"),
+        ):
+            silent.open()

@@ -147,19 +147,25 @@ class TestAnExclusiveWrite:
         assert len(store.content or b"") == 8
 
 
-def test_an_object_that_is_not_shown_whole_is_removed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("now_of", "words"),
+    [(None, "it was removed again"), ("another one", "it may be another writer's and was left")],
+)
+def test_an_object_that_is_not_shown_whole_is_removed_unless_another_writer_replaced_it(
+    now_of: str | None, words: str, tmp_path: Path
+) -> None:
     removed: list[str] = []
 
     class Losing(Store):
         async def _info(self, name: str) -> dict[str, Any]:
-            return {"type": "file", "size": 3}
+            return {"type": "file", "size": 3, "metadata": {**METADATA, "upload": now_of or "this one"}}
 
         async def _rm_file(self, name: str) -> None:
             removed.append(name)
 
-    with pytest.raises(PublishFailed, match="showed 3 bytes after 7 were uploaded; it was removed again"):
+    with pytest.raises(PublishFailed, match=f"showed 3 bytes after 7 were uploaded; {words}"):
         put(Losing("gs"), tmp_path)
-    assert removed == ["videos/v.mp4"]
+    assert removed == ([] if now_of else ["videos/v.mp4"])
 
 
 class TestOtherFileSystems:

@@ -1,14 +1,28 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from airflow_video_provider.media import BadDestination, NoSpace
 from airflow_video_provider.media.tempfile import TempFile, disk_error, sweep
+
+
+def swept(directory: Path) -> list[str]:
+    """Sweep for a store that has begun whatever is remembered, and return that."""
+    lines: list[str] = []
+
+    def discard(remembered: Sequence[str]) -> list[str]:
+        lines.extend(remembered)
+        return []
+
+    sweep(directory, discard)
+    return lines
 
 
 def abandon(file: TempFile) -> None:
@@ -38,14 +52,28 @@ def test_a_sweep_removes_what_a_killed_process_left_and_tells_what_it_had_begun(
     dead.remember("two")
     abandon(dead)
     (tmp_path / "other").touch()
-    assert sweep(tmp_path) == ["one", "two"]
+    assert swept(tmp_path) == ["one", "two"]
     assert os.listdir(tmp_path) == ["other"]
+
+
+def test_what_a_killed_process_had_begun_in_another_store_waits_for_a_download_to_that(
+    tmp_path: Path,
+) -> None:
+    dead = TempFile(tmp_path)
+    dead.write(b"half a video")
+    dead.remember("one")
+    dead.remember("another store's")
+    abandon(dead)
+    sweep(tmp_path, lambda lines: [line for line in lines if "another" in line])
+    assert dead.path.stat().st_size == 0
+    assert swept(tmp_path) == ["another store's"]
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_sweep_never_touches_a_file_whose_process_lives(tmp_path: Path) -> None:
     with TempFile(tmp_path) as file:
         file.remember("one")
-        assert sweep(tmp_path) == []
+        assert swept(tmp_path) == []
         assert file.path.exists()
 
 
@@ -54,7 +82,7 @@ def test_a_sweep_that_comes_between_creating_and_locking_costs_no_download_its_f
 
     def sweep_on() -> None:
         while not over.is_set():
-            sweep(tmp_path)
+            swept(tmp_path)
 
     sweepers = [threading.Thread(target=sweep_on) for _ in range(2)]
     for sweeper in sweepers:
@@ -70,7 +98,22 @@ def test_a_sweep_that_comes_between_creating_and_locking_costs_no_download_its_f
 
 
 def test_a_directory_that_is_not_there_has_nothing_to_sweep(tmp_path: Path) -> None:
-    assert sweep(tmp_path / "nowhere") == []
+    assert swept(tmp_path / "nowhere") == []
+
+
+def test_a_disk_that_takes_a_part_of_a_write_is_asked_for_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, room = os.write, [3, 2, 0]
+
+    def full(fd: int, data: bytes) -> int:
+        if not (fits := room.pop(0)):
+            raise OSError(errno.ENOSPC, "no space left on the device")
+        return write(fd, data[:fits])
+
+    monkeypatch.setattr(os, "write", full)
+    with TempFile(tmp_path) as file, pytest.raises(NoSpace, match="no room"):
+        file.write(b"a video")
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
