@@ -179,7 +179,7 @@ def excerpt(text: str, limit: int = 200) -> str:
     """Return the start of a foreign text on one line, its URLs shortened and its signatures removed."""
     flat = " ".join(text[: limit * 8].split())
     flat = _URL_IN_TEXT.sub(lambda hit: printable(hit.group().replace("\\/", "/")), flat)
-    flat = _SECRET_IN_TEXT.sub(lambda hit: f"{hit.group(1)} …", flat)
+    flat = _SECRET_IN_TEXT.sub(lambda hit: f"{hit.group(1)} …", without_secrets(flat))
     flat = "".join(c for c in flat if c.isprintable())
     return flat if len(flat) <= limit else flat[:limit] + "…"
 

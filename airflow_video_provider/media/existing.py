@@ -136,7 +136,7 @@ class Existing:
                 with TempFile(self._temp_dir) as file:
                     file.need(size)
                     sha256 = self._store.digest(place, size, copy=file)
-                    facts = probe_file(str(file.path), place.uri, check=self._options.check)
+                    facts = probe_file(file.readable(), place.uri, check=self._options.check)
         except (NotAVideo, DamagedVideo):
             return None
         video = describe_file(place, size, sha256, facts)

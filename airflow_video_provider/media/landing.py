@@ -257,7 +257,7 @@ class _Download:
 
     def _land(self, file: TempFile, fetched: _Fetched) -> VideoFile:
         _compare_digests(file, fetched)
-        facts = probe_file(str(file.path), fetched.shown, check=self.options.check)
+        facts = probe_file(file.readable(), fetched.shown, check=self.options.check)
         place = self.naming.place(ext=facts.kind.extension, sha256=fetched.sha256)
         video = replace(
             describe_file(place, fetched.size, fetched.sha256, facts),

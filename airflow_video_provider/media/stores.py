@@ -134,7 +134,7 @@ class Store:
         with store_errors(place.uri):
             try:
                 found = json.loads(self.read(place, 0, READ_BLOCK))
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
                 return None
             return found if isinstance(found, dict) else None
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from airflow_video_provider.media.errors import BadDestination, MediaError, NoSpace
+from airflow_video_provider.media.errors import BadDestination, MediaError, NoSpace, PublishFailed
 
 TEMP_PREFIX = ".video-download-"
 TEMP_SUFFIX = ".part"
@@ -83,9 +83,24 @@ class TempFile:
         except OSError as error:
             raise disk_error(error) from error
 
+    def readable(self) -> str:
+        """The path, for who reads the file by its name.
+
+        :raises PublishFailed: it is gone, or another file has its name.
+        """
+        try:
+            if os.path.samestat(os.stat(self.path), os.fstat(self.fd)):
+                return str(self.path)
+        except FileNotFoundError:
+            pass
+        raise PublishFailed(
+            f"the temporary file was removed from {self.directory} by somebody else; set temp_dir to a "
+            "directory that nothing tidies up"
+        )
+
     def md5(self) -> bytes:
         """The MD5 digest of all of it, which some servers announce."""
-        with open(self.path, "rb") as content:
+        with open(self.readable(), "rb") as content:
             return hashlib.file_digest(content, partial(hashlib.md5, usedforsecurity=False)).digest()
 
     def remember(self, line: str) -> None:

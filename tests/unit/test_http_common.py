@@ -33,6 +33,8 @@ class TestNothingSecretIsPrinted:
             "Authorization: Bearer SECRET",
             "AccountName=films;AccountKey=SECRET;",
             "{'access_token': 'SECRET'}",
+            '{"api_key": "SECRET"}',
+            "the key sk-SECRETSECRETSECRET is used up",
         ],
     )
     def test_nothing_secret_that_a_server_says_is_printed(self, text: str) -> None:

@@ -81,6 +81,13 @@ def test_what_a_sidecar_says_of_another_file_is_nothing(
     assert looks("skip").before_asking() is None
 
 
+@pytest.mark.parametrize("sidecar", ["", "no JSON", "[" * 100_000, "5"])
+def test_a_sidecar_that_is_none_says_nothing(sidecar: str, looks: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("content")
+    (tmp_path / "a.mp4.json").write_text(sidecar)
+    assert looks("skip").before_asking() is None
+
+
 def test_another_length_is_another_file(looks: Any, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("content")
     with pytest.raises(DestinationExists, match="with 7 bytes, and this video has 9"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_video_provider.media import BadDestination, NoSpace
+from airflow_video_provider.media import BadDestination, NoSpace, PublishFailed
 from airflow_video_provider.media.tempfile import TempFile, disk_error, sweep
 
 
@@ -36,6 +36,17 @@ def test_it_is_gone_with_its_journal_when_the_block_ends(tmp_path: Path) -> None
         file.remember("an upload")
         assert len(os.listdir(file.directory)) == 2
     assert os.listdir(tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_a_file_that_somebody_else_removed_or_replaced_is_not_read(by_another: bool, tmp_path: Path) -> None:
+    with TempFile(tmp_path) as file:
+        assert file.readable() == str(file.path)
+        file.path.unlink()
+        if by_another:
+            file.path.touch()
+        with pytest.raises(PublishFailed, match="was removed from"):
+            file.readable()
 
 
 def test_a_file_that_was_renamed_stays(tmp_path: Path) -> None:
