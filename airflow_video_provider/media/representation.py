@@ -37,8 +37,8 @@ NOT_COMPRESSED = frozenset({"", "identity", "none", "binary", "utf-8", "aws-chun
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # A gateway that has completed a task may serve its file a moment later, and says so with a 400.
 _NOT_READY = re.compile(
-    r"not (yet )?(ready|available|complete|finish|generated)|in.progress|processing|pending|queued"
-    r"|未完成|处理中|生成中|排队",
+    r"not (yet )?(been )?(ready|available|complete|finish|generated|done)|\bstill\b|in.progress|processing"
+    r"|generating|being generated|pending|queued|未完成|未就绪|处理中|生成中|进行中|排队",
     re.I,
 )
 # The gateway's reader does not take the first of a list of tasks for the task; a file's answer lists files.

@@ -34,6 +34,9 @@ class TestTheStatus:
         [
             (202, "", Next.LATER),
             (400, '{"error": "video is not ready"}', Next.LATER),
+            (400, "The video has not been completed", Next.LATER),
+            (400, "Video is still being generated", Next.LATER),
+            (400, "任务进行中", Next.LATER),
             (400, "bad request", Next.GIVE_UP),
             (401, "", Next.FRESH_LINK),
             (404, "", Next.FRESH_LINK),
