@@ -188,7 +188,12 @@ class GuardedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
+        # The handshake takes the connection out of the socket that abort() knows: it gets another name of it.
+        self._socket = self._socket.dup()
+        try:
+            inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
+        finally:
+            self._socket.close()
         return GuardedStream(inner, self._read_size, self._opened)
 
     def get_extra_info(self, info: str) -> Any:

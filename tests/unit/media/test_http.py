@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from airflow_video_provider.media import BadURL, DownloadOptions, MediaError, download
 from airflow_video_provider.media.guard import AddressGuard
-from airflow_video_provider.media.http import Client, Url
+from airflow_video_provider.media.http import Client, NetworkFault, Url
 
 
 class TestUrls:
@@ -130,3 +132,18 @@ def test_a_header_that_cannot_be_sent_is_refused_without_its_value(name: str, va
 @pytest.mark.parametrize("value", ["", "x", "Bearer sk-1 2", "caf\xe9"])
 def test_a_header_that_can_be_sent_is_taken(value: str) -> None:
     Client(guard=AddressGuard(), options=DownloadOptions(), headers={"X-Api-Key": value})
+
+
+def test_a_handshake_that_is_not_answered_can_be_broken() -> None:
+    options = DownloadOptions(connect_timeout=120.0, stall_timeout=120.0)
+    client = Client(guard=AddressGuard(["127.0.0.1"]), options=options)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as threads:
+        asking = threads.submit(client.get, Url.parse(f"https://127.0.0.1:{silent.getsockname()[1]}/"), {})
+        connection, _ = silent.accept()
+        connection.settimeout(30)
+        with connection:
+            assert connection.recv(65536)
+            client.abort()
+            assert connection.recv(65536) == b""
+        with pytest.raises(NetworkFault):
+            asking.result()
