@@ -32,9 +32,10 @@ from airflow_video_provider.media.filename import Naming
 from airflow_video_provider.media.guard import AddressGuard
 from airflow_video_provider.media.http import Client, NetworkFault, Response, Url
 from airflow_video_provider.media.options import DownloadOptions, Policies
-from airflow_video_provider.media.probe import describe, probe_file, sniff
+from airflow_video_provider.media.probe import probe_file
 from airflow_video_provider.media.progress import Meter, ProgressCallback, default_progress
 from airflow_video_provider.media.representation import Next, Setback, announced_digest, link_in_json
+from airflow_video_provider.media.signature import describe, sniff
 from airflow_video_provider.media.source import HEAD_SIZE, Source
 from airflow_video_provider.media.stores import Store, Upload, store_for
 from airflow_video_provider.media.tempfile import TempFile, sweep

@@ -25,7 +25,7 @@ from airflow_video_provider.media.deadline import Deadline
 from airflow_video_provider.media.destination import LOCAL, Destination
 from airflow_video_provider.media.errors import MediaError, excerpt
 from airflow_video_provider.media.options import MIB, DownloadOptions
-from airflow_video_provider.media.probe import sniff
+from airflow_video_provider.media.signature import sniff
 from airflow_video_provider.media.stores import AZURE, GCS, OTHERS, S3, Store, store_for
 
 __all__ = ["NotServed", "StoredVideo"]
