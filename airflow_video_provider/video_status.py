@@ -11,17 +11,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
-from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, Protocol, Self, TypeGuard, TypeVar, get_args
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-__all__ = ["KEY", "Kind", "VideoStatus", "download_status", "failures_told", "list_status", "tell"]
+__all__ = [
+    "KEY",
+    "Kind",
+    "VideoStatus",
+    "download_status",
+    "failures_told",
+    "list_status",
+    "tell",
+    "usage_of",
+]
 
 #: The XCom's key.
 KEY = "video_status"
 #: Videos of a list that are told of, and characters of a prompt in it: the XCom is read for every gallery.
 MOST_ITEMS = 500
 LONGEST_PROMPT = 1000
+
+#: What is told of a file in any case, and which facts are numbers; the others are texts, but for ``usage``.
+_FILE = {"uri", "size", "sha256"}
+_NUMBERS = {"size", "duration", "width", "height", "fps", "seconds"}
 
 Kind = Literal["generate", "wait", "download"]
 
@@ -81,16 +94,40 @@ class VideoStatus:
             found = value.get(field.name)
             if field.name in {"files", "missed", "items"}:
                 items = found if isinstance(found, list | tuple) else ()
-                told[field.name] = tuple(dict(item) for item in items if isinstance(item, Mapping))
+                told[field.name] = tuple(_facts(item) for item in items if isinstance(item, Mapping))
             elif field.name == "submitted_at":
-                if isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < 1e11:
+                if _is_number(found) and 0 <= found < 1e11:
                     told[field.name] = float(found)
             elif field.name == "unlisted":
-                if isinstance(found, int) and not isinstance(found, bool):
+                if _is_number(found) and isinstance(found, int):
                     told[field.name] = found
             elif isinstance(found, str):
                 told[field.name] = found
+        told["files"] = tuple(file for file in told["files"] if file.keys() >= _FILE)
         return cls(**told)
+
+
+def usage_of(value: object) -> dict[str, float] | None:
+    """The numbers of a ``usage``; None where there are none."""
+    if not isinstance(value, Mapping):
+        return None
+    return {str(name): number for name, number in value.items() if _is_number(number)} or None
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """One that a page can show: JSON as Python reads it has NaN, infinity and integers of any length."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+
+
+def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of one video, without what is not of the kind that it ought to be."""
+    usage = usage_of(told.get("usage"))
+    facts = {
+        name: value
+        for name, value in told.items()
+        if (_is_number(value) if name in _NUMBERS else name != "usage" and isinstance(value, str))
+    }
+    return facts if usage is None else {**facts, "usage": usage}
 
 
 def list_status(status: VideoStatus, videos: Sequence[Mapping[str, Any]]) -> VideoStatus:

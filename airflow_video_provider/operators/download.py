@@ -88,6 +88,8 @@ class VideoDownloadOperator(BaseOperator):
         "temp_dir",
     )
     ui_color = "#e8e4f8"
+    #: Derived classes have it, too: by it the plugin knows a task that may tell of files.
+    custom_operator_name = "VideoDownloadOperator"
 
     def __init__(
         self,

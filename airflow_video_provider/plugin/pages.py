@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["page", "page_headers"]
+__all__ = ["as_bytes", "page", "page_headers"]
 
 FOLDER = Path(__file__).parent / "page"
 STYLE = (FOLDER / "page.css").read_text(encoding="utf-8")
@@ -67,12 +67,17 @@ def page_headers() -> dict[str, str]:
     }
 
 
-def page(name: str, **values: Any) -> str:
+def as_bytes(text: str) -> bytes:
+    """UTF-8. JSON may hold half of a surrogate pair, which is no character."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def page(name: str, **values: Any) -> bytes:
     """Render a template.
 
     :param name: of the file, without its ``.html``.
     """
-    return _environment().get_template(f"{name}.html").render(now=datetime.now(tz=UTC), **values)
+    return as_bytes(_environment().get_template(f"{name}.html").render(now=datetime.now(tz=UTC), **values))
 
 
 @cache

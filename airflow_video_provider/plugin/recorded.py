@@ -22,6 +22,8 @@ from airflow_video_provider.video_status import KEY, VideoStatus
 
 __all__ = ["Recorded", "TaskKey", "Wait", "recorded", "returned", "rows_of", "stored_status"]
 
+#: What a download task is called in Airflow's database, one of a derived class as well.
+DOWNLOAD = "VideoDownloadOperator"
 #: Of the triggers that wait for videos. That of a list names none in its row.
 TRIGGERS = tuple(
     f"airflow_video_provider.triggers.{name}"
@@ -141,6 +143,7 @@ def _select(*, outer: bool) -> Any:
     columns = (
         *(_TI[column] for column in _OF_ONE),
         *(_TI[column] for column in ("operator", "state", "try_number", "max_tries", "rendered_map_index")),
+        _TI.custom_operator_name,
         *(_TI[column] for column in ("start_date", "end_date", "trigger_id")),
         _XCOM.value,
         _XCOM.timestamp,
@@ -158,10 +161,17 @@ def _recorded(row: Any, wait: Wait | None = None) -> Recorded:
         label=row.rendered_map_index,
         started_at=row.start_date,
         ended_at=row.end_date,
-        status=VideoStatus.from_json(_decoded(row.value)),
+        status=_status(row),
         recorded_at=row.timestamp,
         wait=wait,
     )
+
+
+def _status(row: Any) -> VideoStatus | None:
+    """What a task tells of its videos. Any task can push this XCom: of files, only a download can tell."""
+    status = VideoStatus.from_json(_decoded(row.value))
+    is_download = DOWNLOAD in (row.operator, row.custom_operator_name)
+    return None if status is not None and status.kind == "download" and not is_download else status
 
 
 def _decoded(value: Any) -> Any:

@@ -7,6 +7,7 @@ would be fetched), only if it has the size that was recorded, and only if it beg
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import anyio
 from airflow.providers.common.compat.sdk import AirflowException, ObjectStoragePath
@@ -29,6 +30,8 @@ from airflow_video_provider.media.signature import sniff
 from airflow_video_provider.media.stores import AZURE, GCS, OTHERS, S3, Store, store_for
 
 __all__ = ["NotServed", "StoredVideo"]
+
+_SHA256 = re.compile("[0-9a-f]{64}", re.ASCII)  # it becomes a header
 
 #: Memory of one stream: a block that is sent and the next one that is read.
 BLOCK = MIB
@@ -73,7 +76,8 @@ class StoredVideo:
         :raises NotServed: it is none that may be served.
         """
         uri, size, sha256 = (facts.get(name) for name in ("uri", "size", "sha256"))
-        if not isinstance(uri, str) or not isinstance(size, int) or not isinstance(sha256, str) or size <= 0:
+        is_whole = isinstance(uri, str) and isinstance(size, int) and isinstance(sha256, str)
+        if not is_whole or size <= 0 or not _SHA256.fullmatch(sha256):
             raise NotServed("the record of this file is not complete")
         scheme = urlsplit(uri).scheme.lower()
         if scheme not in _SERVED or "::" in uri:
@@ -125,12 +129,18 @@ class StoredVideo:
 
     def _store(self) -> tuple[Store, Destination]:
         try:
-            place = Destination.parse(ObjectStoragePath(self.uri))
+            place = Destination.parse(_path(self.uri))
             client = _s3_client(place, self.uri)
         except (ValueError, ImportError, AirflowException, MediaError) as error:
             raise NotServed(f"the api-server cannot open {self.uri}: {excerpt(str(error))}") from error
         patience = Patience(Deadline.after(TIMEOUT), threading.Event())
         return store_for(place, patience, DownloadOptions(), client), place
+
+
+def _path(uri: str) -> ObjectStoragePath:
+    """The place of a file: a download records a local one percent-encoded, keys of stores as they are."""
+    is_local = urlsplit(uri).scheme.lower() in LOCAL
+    return ObjectStoragePath(unquote(uri) if is_local else uri)
 
 
 def _s3_client(place: Destination, uri: str) -> Any:

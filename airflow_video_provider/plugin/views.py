@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_video_provider.plugin.links import OPERATORS
 from airflow_video_provider.plugin.recorded import Recorded, TaskKey, Wait
-from airflow_video_provider.video_status import VideoStatus
+from airflow_video_provider.video_status import VideoStatus, usage_of
 
 __all__ = ["Card", "State", "Tab", "cards_of", "next_query", "of_one", "tab_of", "what_comes"]
 
@@ -191,7 +191,7 @@ def tab_of(row: Recorded, run: Iterable[Recorded] = (), returned: Mapping[str, A
     common: dict[str, Any] = {
         "status": status,
         "wait": row.wait,
-        "usage": _usage(returned),
+        "usage": usage_of(returned.get("usage")),
         "since": datetime.fromtimestamp(submitted, tz=UTC) if submitted else row.started_at,
     }
     if state is State.FAILED:
@@ -205,7 +205,7 @@ def tab_of(row: Recorded, run: Iterable[Recorded] = (), returned: Mapping[str, A
     (card,) = cards
     if card.state is State.LANDED:
         return Tab(State.LANDED, card=card, **{**common, "usage": card.facts.get("usage") or common["usage"]})
-    if state is State.READY and returned.get("state") in {"queued", "running"}:
+    if state is State.READY and returned.get("state") in ("queued", "running"):
         common["message"] = "The video was submitted; this task does not wait for it."
     return Tab(state, card=card, **common)
 
@@ -255,11 +255,6 @@ def _without_status(row: Recorded) -> Tab:
         None,
         message="This task recorded no video: it ran before there was this tab, or has do_xcom_push=False.",
     )
-
-
-def _usage(returned: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    usage = returned.get("usage")
-    return usage if isinstance(usage, Mapping) else None
 
 
 def what_comes(row: Recorded) -> str:

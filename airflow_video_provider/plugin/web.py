@@ -24,12 +24,11 @@ from starlette.concurrency import run_in_threadpool
 
 from airflow_video_provider.plugin.links import PREFIX, tab_path
 from airflow_video_provider.plugin.live import FRESH, Seen, is_allowed, look
-from airflow_video_provider.plugin.pages import page, page_headers
+from airflow_video_provider.plugin.pages import as_bytes, page, page_headers
 from airflow_video_provider.plugin.ranges import Part, Unsatisfiable, requested
-from airflow_video_provider.plugin.recorded import TaskKey, recorded, returned, rows_of, stored_status
+from airflow_video_provider.plugin.recorded import TaskKey, recorded, returned, rows_of
 from airflow_video_provider.plugin.stored import NotServed, StoredVideo
 from airflow_video_provider.plugin.views import Card, State, Tab, cards_of, next_query, of_one, tab_of
-from airflow_video_provider.video_status import VideoStatus
 
 __all__ = ["create_app"]
 
@@ -106,7 +105,8 @@ def task_key(dag_id: str, run_id: str, task_id: str, map_index: str) -> TaskKey:
     """The task instance that a path names. Airflow leaves its placeholder where a task is not mapped."""
     if map_index == "{MAP_INDEX}":
         map_index = "-1"
-    if not map_index.removeprefix("-").isdecimal() or dag_id == "~":
+    is_number = map_index.removeprefix("-").isdecimal() and len(map_index) < 10  # its column has 32 bits
+    if not is_number or dag_id == "~":
         raise HTTPException(404, "no such task instance")
     return TaskKey(dag_id, run_id, task_id, int(map_index))
 
@@ -239,8 +239,8 @@ def _html(name: str, status: int = 200, **values: Any) -> Response:
 @router.api_route(_TASK + "/files/{number}", methods=["GET", "HEAD"])
 async def file_bytes(request: Request, key: Key, number: int) -> Response:
     """A file that a download recorded, or a range of it."""
-    value = await run_in_threadpool(stored_status, key.dag_id, key.run_id, key.task_id, key.map_index)
-    status = VideoStatus.from_json(value)
+    row = await run_in_threadpool(recorded, key)
+    status = row.status if row is not None else None
     files = status.files if status is not None and status.kind == "download" else ()
     if not 0 <= number < len(files):
         return _text(404, "this task instance has recorded no such file")
@@ -253,7 +253,8 @@ async def file_bytes(request: Request, key: Key, number: int) -> Response:
     headers = {**_byte_headers(), "ETag": etag, "Content-Type": content_type}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    asked = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
+    is_for_this = request.method == "GET" and request.headers.get("if-range", etag) == etag
+    asked = request.headers.get("range") if is_for_this else None
     try:
         part = requested(asked, video.size)
     except Unsatisfiable:
@@ -269,7 +270,7 @@ async def file_bytes(request: Request, key: Key, number: int) -> Response:
 
 
 def _text(status: int, text: str) -> Response:
-    return PlainTextResponse(text, status, _byte_headers())
+    return PlainTextResponse(as_bytes(text), status, _byte_headers())
 
 
 def _byte_headers() -> dict[str, str]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from airflow import __version__ as airflow_version
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airflow_video_provider.decorators.video import _VideoDecoratedOperator
 from airflow_video_provider.operators import video as operators
@@ -21,6 +23,7 @@ from airflow_video_provider.plugin.links import OPERATORS, GatewayLink, VideoLin
 from airflow_video_provider.plugin.plugin import VideoPlugin
 from airflow_video_provider.sensors.video import VideoTaskSensor
 from tests.airflow.support import dag_file
+from tests.system.videos import h264
 
 HAS_VIEWS = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 1)
 with_views = pytest.mark.skipif(not HAS_VIEWS, reason="this Airflow's UI has no place for pages of a plugin")
@@ -84,6 +87,28 @@ with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False
     VideoDownloadOperator(task_id="download", video=made.output, destination={destination!r})
 """
 
+#: One file as a task that is no download tells of it, and as one of a derived class does.
+TOLD = """
+from datetime import datetime
+from airflow.providers.common.compat.sdk import DAG, task
+from airflow_video_provider.operators.video import VideoDownloadOperator
+
+class Derived(VideoDownloadOperator):
+    def execute(self, context):
+        tell(context["ti"])
+
+def tell(ti):
+    file = {{"uri": {destination!r}, "size": {prompt}, "sha256": "0" * 64}}
+    ti.xcom_push(key="video_status", value={{"kind": "download", "files": [file]}})
+
+with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
+    @task
+    def other(ti=None):
+        tell(ti)
+
+    other() >> Derived(task_id="derived", video="v1", destination="file:///tmp/")
+"""
+
 LIST = DAG.replace("prompt={prompt!r}", "prompts={prompt!r}").replace("video=made", "videos=made")
 
 DENIED = "outsider"
@@ -134,10 +159,12 @@ def land(
     """Run a Dag that lands a video: `land("films", "a fox", "file:///…/")`."""
     monkeypatch.setattr("airflow_video_provider.waiting.SHORTEST_DEFERRAL", 0.0)
 
-    def run(name: str, prompt: str | list[str], destination: str, source: str = DAG) -> Any:
-        quick: object = [f"{each} [time=1]" for each in ([prompt] if isinstance(prompt, str) else prompt)]
-        if isinstance(prompt, str):
-            (quick,) = quick
+    def run(name: str, prompt: str | list[str] | int, destination: str, source: str = DAG) -> Any:
+        quick: object = prompt
+        if isinstance(prompt, list):
+            quick = [f"{each} [time=1]" for each in prompt]
+        elif isinstance(prompt, str):
+            quick = f"{prompt} [time=1]"
         source = source.format(name=name, prompt=quick, destination=destination)
         with dag_file(name, source) as module:
             done = module.dag.test()
@@ -198,8 +225,15 @@ class TestRoutes:
             str(len(content)),
             b"",
         )
+        head = client.head(f"{base(run)}/files/0", headers={"Range": "bytes=0-1"})
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(content)))
         assert client.get(f"{base(run)}/files/1").status_code == 404
         assert client.get(f"{base(run, 'generate')}/files/0").status_code == 404
+
+    @pytest.mark.parametrize("map_index", ["9" * 30, "-" + "9" * 30, "--1", "²", "x", "1.5"])
+    def test_a_number_that_no_task_instance_can_have_is_not_found(self, client: Any, map_index: str) -> None:
+        path = f"/video-gateway/dags/d/runs/r/tasks/t/{map_index}"
+        assert [client.get(f"{path}{more}").status_code for more in ("", "/live", "/files/0")] == [404] * 3
 
     def test_each_video_of_a_list_has_a_card_and_is_shown_large(
         self, client: Any, land: Any, tmp_path: Path
@@ -268,6 +302,17 @@ class TestRoutes:
         some = client.get(f"{base(run)}/files/0", headers={"Range": "bytes=1000-"})
         assert some.content == content[1000:]
 
+    @pytest.mark.parametrize("store", ["disk", "s3"])
+    def test_names_with_characters_that_mean_something_in_a_url_are_served(
+        self, store: str, client: Any, land: Any, tmp_path: Path, store_connection: str, s3_server: Any
+    ) -> None:
+        root = f"file://{tmp_path}" if store == "disk" else f"s3://{store_connection}@videos"
+        run = land(f"odd_on_{store}", "a fox", f"{root}/a b#c%20d?é+&=;'\"ü/x y/")
+        served = client.get(f"{base(run)}/files/0")
+        assert served.status_code == 200, served.text
+        (path,) = (tmp_path if store == "disk" else s3_server.root / "videos").glob("a b#c%20d?é*/x y/*.mp4")
+        assert served.content == path.read_bytes()
+
     def test_a_file_that_was_replaced_or_is_no_video_is_not_served(
         self, client: Any, land: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -283,6 +328,17 @@ class TestRoutes:
         assert "was replaced" in client.get(f"{base(run)}/files/0").text
         path.unlink()
         assert "is not there any more" in client.get(f"{base(run)}/files/0").text
+
+    def test_only_what_a_download_task_tells_of_is_served(
+        self, client: Any, land: Any, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "a b#c%20d?é.mp4"
+        path.write_bytes(h264(seconds=1))
+        run = land("told", path.stat().st_size, path.as_uri(), TOLD)
+        assert client.get(f"{base(run, 'other')}/files/0").status_code == 404
+        assert "This task makes no video." in client.get(base(run, "other")).text
+        assert client.get(f"{base(run, 'derived')}/files/0").content == path.read_bytes()
+        assert client.get("/video-gateway/dags/told/videos").text.count('class="card ') == 1
 
     def test_the_gallery_has_one_card_for_a_video(self, client: Any, land: Any, tmp_path: Path) -> None:
         run = land("gallery", "a fox", f"{tmp_path.as_uri()}/")
@@ -322,6 +378,7 @@ class TestWhatIsServed:
             "memory://x.mp4",
             "/etc/passwd",
             "",
+            "..\\x.mp4",
         ],
     )
     def test_no_address_that_would_be_fetched_and_no_bare_path(self, uri: str) -> None:
@@ -329,6 +386,17 @@ class TestWhatIsServed:
 
         with pytest.raises(NotServed):
             StoredVideo.from_facts({"uri": uri, "size": 10, "sha256": "0" * 64})
+
+    @pytest.mark.parametrize(
+        "changed",
+        [{"size": 0}, {"size": 1.5}, {"size": None}, {"sha256": "a\r\nX-Other: 1"}, {"uri": 7}],
+        ids=str,
+    )
+    def test_no_file_of_which_the_record_is_not_whole(self, changed: dict[str, Any]) -> None:
+        from airflow_video_provider.plugin.stored import NotServed, StoredVideo
+
+        with pytest.raises(NotServed, match="the record of this file is not complete"):
+            StoredVideo.from_facts({"uri": "file:///x.mp4", "size": 10, "sha256": "0" * 64, **changed})
 
     def test_a_stream_is_read_block_by_block_as_it_is_taken(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -477,6 +545,58 @@ class TestViews:
         wait = Wait("v1", "c", None, None, first_poll_at=110.0, polled_every=(5.0, 30.0), is_taken=True)
         assert next_query(wait, 100.0) == "in 10 s"
         assert next_query(wait, 120.0) == "within 30 s, 5 at the least"
+
+
+#: What JSON can hold, half a surrogate pair and numbers that are none among it.
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+VIDEO_FIELDS = (
+    "uri", "size", "sha256", "video_id", "prompt", "model", "usage", "duration", "width", "height", "fps",
+    "video_codec", "container", "state", "error",
+)  # fmt: skip
+VIDEOS = st.lists(st.dictionaries(st.sampled_from(VIDEO_FIELDS), VALUES, max_size=8), max_size=3)
+STATUS_FIELDS = ("video_id", "model", "prompt", "submitted_at", "console_url", "failure", "unlisted")
+STATUSES = st.fixed_dictionaries(
+    {"kind": st.sampled_from(["generate", "wait", "download"])},
+    optional={
+        **dict.fromkeys(STATUS_FIELDS, VALUES),
+        **dict.fromkeys(("files", "missed", "items"), VIDEOS | VALUES),
+    },
+)
+
+
+@with_views
+class TestAnythingInAnXCom:
+    """Whoever may write XComs can write whatever they like: one of them must not break a Dag's gallery."""
+
+    @settings(deadline=None)
+    @given(
+        told=STATUSES,
+        state=st.sampled_from([None, "running", "deferred", "up_for_retry", "failed", "success"]),
+        returned=st.dictionaries(st.sampled_from(["state", "usage"]), VALUES),
+        show=st.none() | st.integers(0, 2),
+    )
+    def test_is_a_page(self, told: Any, state: Any, returned: Any, show: int | None) -> None:
+        from airflow_video_provider.plugin.pages import page
+        from airflow_video_provider.plugin.views import cards_of, of_one, tab_of
+        from airflow_video_provider.plugin.web import Address
+
+        row = TestViews().row(state, status=told)
+        tab = tab_of(row, [row], returned)
+        tab = of_one(tab, show) or tab
+        found = page(
+            "tab", tab=tab, address=Address("", row.key, show), back=None, seen={}, live=True, looked_at=8,
+            refresh=None, next_query=None, deadline=None, task_state=state,
+        )  # fmt: skip
+        assert found.endswith(b"</html>")
+        found = page(
+            "gallery", address=Address(""), cards=cards_of([row]), total=1, all=1, states=[], models=[],
+            chosen={"state": "", "model": ""}, more=None, cut=None,
+        )  # fmt: skip
+        assert found.endswith(b"</html>")
 
 
 class TestPages:
