@@ -134,6 +134,7 @@ _PLAIN_WORDS = {
     "int_from_float": "must be a whole number",
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
+    "tuple_type": "must be a text, or a list of texts",
 }
 
 

@@ -185,8 +185,11 @@ class TaskWatch:
     # -- what is told --------------------------------------------------------------------------------------
 
     def _for_how_long(self, task: VideoTask, now: float) -> str:
-        started = None if task.state.is_final else self._started(task)
-        return "" if started is None else f", for {max(now - started, 0.0):.0f} s"
+        started, waited = self._started(task), now - (self._first_seen or now)
+        if task.state.is_final or (started is None and waited < 1):
+            return ""
+        # Of a gateway that tells no time the age is not known, but that it is not less than this.
+        return f", waited for {waited:.0f} s" if started is None else f", for {max(now - started, 0.0):.0f} s"
 
     def _told(self, what: str, verdict: Verdict, now: float, why: str = "") -> str:
         if not isinstance(verdict, Wait) or verdict.seconds <= FAR:

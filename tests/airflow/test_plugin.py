@@ -198,6 +198,7 @@ class TestRoutes:
         page = client.get(base(run, map_index="%7BMAP_INDEX%7D"))
         assert page.status_code == 200
         assert "a fox &amp; &lt;b&gt;hound&lt;/b&gt;" in page.text
+        assert '<h1 dir="auto">a fox' in page.text, "Arabic and Hebrew are read from the right"
         assert path.as_uri() in page.text
         assert f"/airflow{base(run)}/files/0" in page.text
         assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -356,6 +356,15 @@ class TestNews:
             "succeeded (completed), 100 %",
         ]  # fmt: skip
 
+    @pytest.mark.parametrize(
+        ("known", "age"), [({}, "waited for 62 s"), ({"started_at": NOW - 8}, "for 70 s")], ids=str
+    )
+    def test_has_the_age_or_how_long_the_video_was_waited_for(self, known: Any, age: str) -> None:
+        watching = watch(**known)
+        watching.on_task(task("pending"), now=NOW)
+        watching.on_task(task("processing", progress=45), now=NOW + 62)
+        assert watching.news == f"running (processing), 45 %, {age}"
+
     def test_is_told_of_every_failure_and_of_the_recovery(self) -> None:
         watching = watch()
         watching.on_task(RUNNING, now=NOW)
