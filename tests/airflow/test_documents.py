@@ -264,19 +264,12 @@ def whole(block: Block, name: str) -> str:
 
 @pytest.fixture
 def submitted(gateway_of_documents: Sandbox) -> Callable[[str], str]:
-    """Puts an id that the gateway knows in place of the page's."""
-    import httpx
+    """Puts the id of a video that is ready in place of the page's: some download it at once."""
 
     def known(text: str) -> str:
         if not (ids := re.findall(r"veo3\.1-fast:[0-9]+-\w+", text)):
             return text
-        reply = httpx.post(
-            f"{gateway_of_documents.url}/v1/video/create",
-            headers={"Authorization": f"Bearer {KEY}"},
-            json={"model": "veo3.1-fast", "prompt": "a fox of another system"},
-            trust_env=False,
-        )
-        return text.replace(ids[0], reply.json()["id"])
+        return text.replace(ids[0], _a_video(gateway_of_documents)["id"])
 
     return known
 
@@ -313,7 +306,7 @@ def test_python_that_is_no_dag_runs(
 
     address = "127.0.0.1"
     monkeypatch.setattr(media, "download", partial(media.download, allowed_hosts=[address]), raising=False)
-    url = _a_video(gateway_of_documents)
+    url = _a_video(gateway_of_documents)["video_url"]
     text = re.sub(r"https://cdn\.example/[^\"]*", url, elsewhere(block.text))
     text = text.replace("s3://my-bucket/", f"{tmp_path.as_uri()}/")
     code = compile(text, block.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -323,7 +316,8 @@ def test_python_that_is_no_dag_runs(
         asyncio.run(result)
 
 
-def _a_video(sandbox: Sandbox) -> str:
+def _a_video(sandbox: Sandbox) -> Any:
+    """What the gateway tells of a video that is ready."""
     import httpx
 
     with httpx.Client(
@@ -332,8 +326,8 @@ def _a_video(sandbox: Sandbox) -> str:
         order = {"model": "veo3.1-fast", "prompt": "a fox for the documents"}
         video_id = client.post("/v1/video/create", json=order).json()["id"]
 
-        def url() -> str | None:
+        def ready() -> Any:
             told = client.get("/v1/video/query", params={"id": video_id}).json()
-            return told.get("video_url") or None
+            return told.get("video_url") and told
 
-        return wait_until(url, timeout=30, what="a video")
+        return wait_until(ready, timeout=30, what="a video")

@@ -88,6 +88,7 @@ class TestRefusals:
             ({"orientation": "upright"}, ["orientation", "'portrait'", "'landscape'"]),
             ({"enhance_prompt": "maybe"}, ["enhance_prompt", "true or false"]),
             ({"images": [""]}, ["images", "empty"]),
+            ({"images": 5}, ["images", "must be a text, or a list of texts"]),
             ({"metadata": "text"}, ["metadata", "dictionary"]),
             ({"extra_body": "text"}, ["extra_body", "dictionary"]),
             ({"extra_body": {"x": object()}}, ["extra_body", "JSON"]),
