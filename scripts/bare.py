@@ -1,7 +1,8 @@
 """Try a built wheel in a bare environment of each Airflow: no extras, nothing of this repository.
 
 `make build` runs it. In each: the package's dependencies hold together, `airflow providers list` names it,
-the connection form has its fields, `@task.video` is found, and what a Dag file imports can be imported.
+the connection form has its fields, `@task.video` is found, the UI's pages are in it, and what a Dag file
+imports can be imported.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ else:
 import airflow_video_provider
 from airflow.providers.common.compat.sdk import task
 from airflow_video_provider.operators.video import VideoDownloadOperator, VideoGenerateOperator
+from airflow_video_provider.plugin.pages import page
 from airflow_video_provider.sensors.video import VideoTaskSensor
 
 print(json.dumps({
@@ -44,6 +46,7 @@ print(json.dumps({
     "form": sorted(form),
     "labels": labels,
     "decorator": callable(task.video),
+    "page": b"</html>" in page("error", message=""),
 }))
 """
 
@@ -109,6 +112,7 @@ def _problems(pair: Pair, listed: list[dict[str, str]], found: dict[str, object]
         f"the connection form is labelled {labels}": isinstance(labels, dict)
         and {name: labels[name] for name in ("host", "password") if name in labels} == named,
         "@task.video is not found": found["decorator"] is True,
+        "the UI's pages are not made": found["page"] is True,
     }
     return [problem for problem, holds in wanted.items() if not holds]
 
