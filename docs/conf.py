@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from typing import Any
+
+from sphinx.addnodes import desc_annotation, desc_signature
 
 # Airflow makes its home where none is, as soon as it is imported.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-video-docs-"))
@@ -36,3 +39,17 @@ autodoc_preserve_defaults = True
 # A reference to something of this package must lead somewhere; those to other packages may not.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!airflow_video_provider\b).*")]
+
+
+def _without_validators(app: Any, domain: str, kind: str, content: Any) -> None:
+    """Leave out the type of a field where it is code of pydantic's: the text says what is taken."""
+    if kind == "attribute":
+        for signature in content.parent.findall(desc_signature):
+            for annotation in list(signature.findall(desc_annotation)):
+                if "Annotated[" in annotation.astext():
+                    annotation.parent.remove(annotation)
+
+
+def setup(app: Any) -> None:
+    """See Sphinx: called once, before anything is read."""
+    app.connect("object-description-transform", _without_validators)
