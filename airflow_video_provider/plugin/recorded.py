@@ -171,7 +171,8 @@ def _status(row: Any) -> VideoStatus | None:
     """What a task tells of its videos. Any task can push this XCom: of files, only a download can tell."""
     status = VideoStatus.from_json(_decoded(row.value))
     is_download = DOWNLOAD in (row.operator, row.custom_operator_name)
-    return None if status is not None and status.kind == "download" and not is_download else status
+    tells_files = status is not None and (status.kind == "download" or bool(status.files))
+    return None if tells_files and not is_download else status
 
 
 def _decoded(value: Any) -> Any:

@@ -97,16 +97,20 @@ class Derived(VideoDownloadOperator):
     def execute(self, context):
         tell(context["ti"])
 
-def tell(ti):
+def tell(ti, kind="download"):
     file = {{"uri": {destination!r}, "size": {prompt}, "sha256": "0" * 64}}
-    ti.xcom_push(key="video_status", value={{"kind": "download", "files": [file]}})
+    ti.xcom_push(key="video_status", value={{"kind": kind, "files": [file]}})
 
 with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1), catchup=False) as dag:
     @task
     def other(ti=None):
         tell(ti)
 
-    other() >> Derived(task_id="derived", video="v1", destination="file:///tmp/")
+    @task
+    def generated(ti=None):
+        tell(ti, "generate")
+
+    other() >> generated() >> Derived(task_id="derived", video="v1", destination="file:///tmp/")
 """
 
 LIST = DAG.replace("prompt={prompt!r}", "prompts={prompt!r}").replace("video=made", "videos=made")
@@ -337,6 +341,7 @@ class TestRoutes:
         path.write_bytes(h264(seconds=1))
         run = land("told", path.stat().st_size, path.as_uri(), TOLD)
         assert client.get(f"{base(run, 'other')}/files/0").status_code == 404
+        assert client.get(f"{base(run, 'generated')}/files/0").status_code == 404
         assert "This task makes no video." in client.get(base(run, "other")).text
         assert client.get(f"{base(run, 'derived')}/files/0").content == path.read_bytes()
         assert client.get("/video-gateway/dags/told/videos").text.count('class="card ') == 1
