@@ -382,8 +382,8 @@ class TestStreams:
         path, size = tmp_path / "long.mp4", 2 * 2**30
         path.write_bytes(h264(seconds=1))
         os.truncate(path, size)
-        plant(airflow, local_run, 0, path.as_uri(), size, map_index=500)
-        url = f"/video-gateway/dags/ui_films/runs/{local_run.run_id}/tasks/{DOWNLOAD}/500"
+        plant(airflow, local_run, 1, path.as_uri(), size)
+        url = f"/video-gateway/dags/ui_films/runs/{local_run.run_id}/tasks/{DOWNLOAD}/1"
         before = memory_of(airflow)
         with ExitStack() as players:
             for _ in range(20):
@@ -463,25 +463,18 @@ def put(server: S3Server, key: str, content: bytes) -> None:
     client.put_object(Bucket="videos", Key=key, Body=content)
 
 
-def plant(
-    airflow: UiAirflow, run: DagRun, copied: int, uri: str, size: int, *, map_index: int | None = None
-) -> None:
-    """Have a task instance say that it landed another video.
-
-    :param copied: whose record it is.
-    :param map_index: whose it becomes; None for the same one.
-    """
+def plant(airflow: UiAirflow, run: DagRun, map_index: int, uri: str, size: int) -> None:
+    """Have a task instance say that it landed another video."""
     with closing(sqlite3.connect(airflow.database, timeout=30)) as database, database:
         database.row_factory = sqlite3.Row
         found = (
             "SELECT * FROM xcom WHERE run_id = ? AND task_id = ? AND map_index = ? AND key = 'video_status'"
         )
-        row = dict(database.execute(found, (run.run_id, DOWNLOAD, copied)).fetchone())
+        row = dict(database.execute(found, (run.run_id, DOWNLOAD, map_index)).fetchone())
         twice = isinstance(json.loads(row["value"]), str)
         told = json.loads(json.loads(row["value"])) if twice else json.loads(row["value"])
         told["files"][0] |= {"uri": uri, "size": size, "duration": 60.0, "width": 160, "height": 120}
         row["value"] = json.dumps(json.dumps(told)) if twice else json.dumps(told)
-        row["map_index"] = copied if map_index is None else map_index
         places = ", ".join("?" for _ in row)
         database.execute(f"INSERT OR REPLACE INTO xcom VALUES ({places})", [*row.values()])  # noqa: S608
 
