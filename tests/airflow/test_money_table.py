@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 import pytest
 from airflow import __version__
@@ -172,7 +173,7 @@ def _killed(world: World, **arguments: Any) -> str:
 
 
 def _rate_limited(world: World) -> str:
-    prompt = f"a fox {id(world)} [rate-limit=4]"
+    prompt = f"a fox {uuid4().hex} [rate-limit=4]"
     assert world.then(prompt) == "stops"
     return world.retry(prompt)
 
@@ -387,7 +388,7 @@ SCENARIOS: dict[str, Callable[[World], str]] = {
         None, **_list(THREE[0], "a heron [moderation]", THREE[2])
     ),
     "the rate limit was met at the second": lambda world: _list_in_part(
-        world, THREE[0], f"a heron {id(world)} [rate-limit=4]", THREE[2]
+        world, THREE[0], f"a heron {uuid4().hex} [rate-limit=4]", THREE[2]
     ),
     "bad key, no balance": lambda world: world.at_once(None, **_list("a fox [quota]", *THREE[1:])),
     "an argument of one item is wrong": lambda world: world.at_once(
