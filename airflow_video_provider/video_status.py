@@ -32,7 +32,8 @@ KEY = "video_status"
 MOST_ITEMS = 500
 LONGEST_PROMPT = 1000
 
-#: What is told of a file in any case, and which facts are numbers; the others are texts, but for ``usage``.
+#: What is told of a file in any case, and which facts are numbers; the others are texts or yes or no, but
+#: for ``usage``.
 _FILE = {"uri", "size", "sha256"}
 _NUMBERS = {"size", "duration", "width", "height", "fps", "seconds"}
 
@@ -125,7 +126,7 @@ def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         name: value
         for name, value in told.items()
-        if (_is_number(value) if name in _NUMBERS else name != "usage" and isinstance(value, str))
+        if (_is_number(value) if name in _NUMBERS else name != "usage" and isinstance(value, str | bool))
     }
     return facts if usage is None else {**facts, "usage": usage}
 
