@@ -266,6 +266,9 @@ class Bench:
         extra: dict[str, Any] = {"endpoint_url": self.endpoint(store), "region_name": "us-east-1"}
         if store == "https":
             extra["verify"] = str(self.cert)
+            # Over https the checksums of a file that comes in parts stand behind it, which this server
+            # does not take. Clips cost the same with boto3's default.
+            extra["config_kwargs"] = {"request_checksum_calculation": "when_required"}
         aws = {"conn_type": "aws", "login": KEYS[0], "password": KEYS[1], "extra": extra}
         environment = {
             **os.environ,
