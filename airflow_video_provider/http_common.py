@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 __all__ = [
     "DEFAULT_PORTS",
+    "HEADER_NAME",
+    "check_headers",
     "doubled",
     "excerpt",
     "format_origin",
@@ -29,11 +31,14 @@ __all__ = [
 ]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What a header may be called (RFC 9110, token)."""
+_HEADER_VALUE = re.compile(r"([\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds. A date in the year 9999 or "inf" is no wait that anybody means."""
 
 
-# -- origins and waits -------------------------------------------------------------------------------------
+# -- origins, headers, waits --------------------------------------------------------------------------------
 
 
 def format_origin(scheme: str, host: str, port: int) -> str:
@@ -65,6 +70,19 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
             return None
         seconds = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if seconds == seconds else None
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise ValueError, naming the header, for one that cannot be sent.
+
+    The libraries' own errors tell the value, which may be a credential.
+    """
+    for name, value in headers.items():
+        if not (HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+            raise ValueError(
+                f"headers: {name!r}, or its value, cannot be sent; is there a line end in it, or white space "
+                "around it?"
+            )
 
 
 def doubled(first: float, failures: int, longest: float) -> float:

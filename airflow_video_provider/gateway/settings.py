@@ -16,7 +16,7 @@ from airflow_video_provider.gateway.dialect import Dialect, Encoding
 from airflow_video_provider.gateway.dialects import dialect_from
 from airflow_video_provider.gateway.errors import InvalidRequestError
 from airflow_video_provider.gateway.proxies import proxy_for
-from airflow_video_provider.http_common import origin_of, tls_context
+from airflow_video_provider.http_common import HEADER_NAME, origin_of, tls_context
 
 __all__ = ["GatewaySettings", "normalise_base_url", "origin_of"]
 
@@ -31,7 +31,6 @@ CONNECT_TIMEOUT = 15.0
 
 _SHORTEST_KEY, _SHORTEST_HEADER = 8, 16
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.I)
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def _is_header_value(value: object) -> bool:
@@ -124,7 +123,7 @@ class GatewaySettings:
             raise InvalidRequestError(f"max_requests_per_second: {rate!r} is not a number from 0.01 to 10000")
         for name, value in self.request_headers().items():
             # httpx would raise from deep inside, and with the value in its message.
-            if not _HEADER_NAME.fullmatch(name) or not _is_header_value(value):
+            if not HEADER_NAME.fullmatch(name) or not _is_header_value(value):
                 what = {
                     self.spoken.auth_header: "password (the API key)",
                     "X-Forwarded-Host": "forwarded_host",

@@ -1,4 +1,4 @@
-"""The digest of a file that is still growing."""
+"""The digest of a file that is still growing, and its comparison with the one that a server announced."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+from airflow_video_provider.media.errors import DamagedVideo
 from airflow_video_provider.media.options import KIB, MIB
+from airflow_video_provider.media.representation import announced_digest
+from airflow_video_provider.media.tempfile import TempFile
 
 DIGEST_STEP = MIB
 """Bytes that are waited for, as waking for less costs more than digesting it."""
@@ -82,3 +85,26 @@ class Digest:
             self._cancelled = True
             self._moved.notify()
         self._thread.join()
+
+
+def compare(file: TempFile, sha256: str, headers: Mapping[str, str], shown: str) -> None:
+    """Compare a file that has come whole with the digest that its server announced, where it did.
+
+    :param sha256: of the file, as hexadecimal text.
+    :param headers: of the answer that brought it, by lower-case name.
+    :param shown: what a message calls it.
+    :raises DamagedVideo: they differ.
+    """
+    announced = announced_digest(headers)
+    if announced is None:
+        return
+    algorithm, expected = announced
+    if (bytes.fromhex(sha256) if algorithm == "sha256" else _md5(file)) != expected:
+        raise DamagedVideo(
+            f"{shown}: the bytes that came do not have the {algorithm} digest that the server announced"
+        )
+
+
+def _md5(file: TempFile) -> bytes:
+    with open(file.readable(), "rb") as content:
+        return hashlib.file_digest(content, partial(hashlib.md5, usedforsecurity=False)).digest()

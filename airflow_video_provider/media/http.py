@@ -20,7 +20,13 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
-from airflow_video_provider.http_common import DEFAULT_PORTS, format_origin, quiet_httpx, tls_context
+from airflow_video_provider.http_common import (
+    DEFAULT_PORTS,
+    check_headers,
+    format_origin,
+    quiet_httpx,
+    tls_context,
+)
 from airflow_video_provider.media.errors import (
     BadURL,
     MediaError,
@@ -36,8 +42,6 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 USER_AGENT = "airflow-video-provider"
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"([\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 _PRINTABLE_ASCII = "".join(chr(c) for c in range(0x21, 0x7F))
 
 
@@ -232,7 +236,7 @@ class Client:
         self._lock = threading.Lock()
         self._options = options
         self._headers = dict(headers or {})
-        _check_headers(self._headers)
+        check_headers(self._headers)
         self._headers_origin = headers_origin
         self._timeouts = {
             "connect": min(options.connect_timeout, options.stall_timeout),
@@ -319,16 +323,6 @@ class Client:
         """Close the connections."""
         for pool in self._pools.values():
             pool.close()
-
-
-def _check_headers(headers: Mapping[str, str]) -> None:
-    # The library's own error would tell the value, which is a credential.
-    for name, value in headers.items():
-        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
-            raise ValueError(
-                f"headers: {name!r}, or its value, cannot be sent; is there a line end in it, or white space "
-                "around it?"
-            )
 
 
 def _location(response: httpcore.Response) -> str | None:

@@ -20,9 +20,9 @@ from airflow_video_provider.media.calls import Patience
 from airflow_video_provider.media.data_url import is_data_url, write_data_url
 from airflow_video_provider.media.deadline import Deadline
 from airflow_video_provider.media.destination import Destination
+from airflow_video_provider.media.digest import compare
 from airflow_video_provider.media.errors import (
     Cancelled,
-    DamagedVideo,
     DestinationExists,
     NotAVideo,
     printable,
@@ -34,7 +34,7 @@ from airflow_video_provider.media.http import Client, NetworkFault, Response, Ur
 from airflow_video_provider.media.options import DownloadOptions, Policies
 from airflow_video_provider.media.probe import probe_file
 from airflow_video_provider.media.progress import Meter, ProgressCallback, default_progress
-from airflow_video_provider.media.representation import Next, Setback, announced_digest, link_in_json
+from airflow_video_provider.media.representation import Next, Setback, link_in_json
 from airflow_video_provider.media.signature import describe, sniff
 from airflow_video_provider.media.source import HEAD_SIZE, Source
 from airflow_video_provider.media.stores import Store, Upload, store_for
@@ -257,7 +257,7 @@ class _Download:
     # -- landing -------------------------------------------------------------------------------------------
 
     def _land(self, file: TempFile, fetched: _Fetched) -> VideoFile:
-        _compare_digests(file, fetched)
+        compare(file, fetched.sha256, fetched.headers, fetched.shown)
         facts = probe_file(file.readable(), fetched.shown, check=self.options.check)
         place = self.naming.place(ext=facts.kind.extension, sha256=fetched.sha256)
         video = replace(
@@ -307,19 +307,6 @@ class _Download:
 
     def _elapsed(self) -> float:
         return round(time.monotonic() - self.begun, 3)
-
-
-def _compare_digests(file: TempFile, fetched: _Fetched) -> None:
-    announced = announced_digest(fetched.headers)
-    if announced is None:
-        return
-    algorithm, expected = announced
-    found = bytes.fromhex(fetched.sha256) if algorithm == "sha256" else file.md5()
-    if found != expected:
-        raise DamagedVideo(
-            f"{fetched.shown}: the bytes that came do not have the {algorithm} digest that the server "
-            "announced"
-        )
 
 
 def download_many(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from airflow_video_provider.media.errors import BadDestination, MediaError, NoSpace, PublishFailed
@@ -97,11 +95,6 @@ class TempFile:
             f"the temporary file was removed from {self.directory} by somebody else; set temp_dir to a "
             "directory that nothing tidies up"
         )
-
-    def md5(self) -> bytes:
-        """The MD5 digest of all of it, which some servers announce."""
-        with open(self.readable(), "rb") as content:
-            return hashlib.file_digest(content, partial(hashlib.md5, usedforsecurity=False)).digest()
 
     def remember(self, line: str) -> None:
         """Write down what was begun elsewhere with this file, for the :func:`sweep` after a kill."""
